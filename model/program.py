@@ -1,0 +1,350 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The compiler: from a model to the program and the memory image of one core.
+
+The order of everything in memory is the order of use, so weights stream without addresses.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import isa
+from .errors import NomulError
+from .fold import Layer, Matrix, Model, NormVector
+from .geometry import Geometry
+from .isa import Mode, Source, Statistic
+from .numbers import (
+    ACT_MAX,
+    NORM_BITS,
+    SOURCE_BITS,
+    STATE_FRAC,
+    T_FRAC,
+    VECTOR_LANES,
+    X_FRAC,
+    product_shift,
+)
+from .scalar import from_float
+from .ternary import TRITS_PER_BYTE, pack
+
+__all__ = ["Image", "beats", "compile_model"]
+
+# Scalar registers by use.
+R_TEMP, R_RECIP, R_ROOT, R_CONST, R_SCALE, R_EXTRA = range(6)
+R_MAX = 8  # and the next two: the maxima of a reduction
+
+_SQUARE_DROP = NORM_BITS - 1  # a product for the sum of squares loses so many bits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """What a core's memories hold.
+
+    Attributes
+    ----------
+    geometry : Geometry
+    bytes_per_beat : int
+        ``G``, weight bytes a cycle.
+    program : tuple of Instruction
+    weights : ndarray of uint8, shape ``[beats, G]``
+        In the order of streaming.
+    norms : ndarray of uint16, shape ``[words, 4]``
+        Norm vectors (signed) and lower bounds (unsigned), each filled up to whole words.
+    embeddings : ndarray of uint8, shape ``[V, stride]``
+        Row scale (2 bytes, little endian), then int8 elements.
+    logit_scale_register : int
+        Scalar register that holds the scale of the logits when the token is complete.
+    """
+
+    geometry: Geometry
+    bytes_per_beat: int
+    program: tuple[isa.Instruction, ...]
+    weights: np.ndarray
+    norms: np.ndarray
+    embeddings: np.ndarray
+    logit_scale_register: int
+
+    @property
+    def bound_cycles(self) -> float:
+        """Ternary weights over trits a cycle: no engine of this width is faster."""
+        return self.geometry.ternary_weights / (TRITS_PER_BYTE * self.bytes_per_beat)
+
+
+def beats(matrix: Matrix, bytes_per_beat: int, tile: int) -> np.ndarray:
+    """Weight beats of a matrix in the order of streaming: tiles of outputs, chunks of inputs, outputs.
+
+    Parameters
+    ----------
+    matrix : Matrix
+    bytes_per_beat : int
+    tile : int
+        Outputs of a tile.
+
+    Returns
+    -------
+    ndarray of uint8, shape ``[beats, G]``
+    """
+    chunk = TRITS_PER_BYTE * bytes_per_beat
+    chunks = -(-matrix.inputs // chunk)
+    trits = np.zeros((matrix.outputs, chunks * chunk), dtype=np.int8)
+    trits[:, : matrix.inputs] = matrix.trits()
+    code = pack(trits).reshape(matrix.outputs, chunks, bytes_per_beat)
+    parts = [
+        code[n : n + tile].transpose(1, 0, 2).reshape(-1, bytes_per_beat)
+        for n in range(0, matrix.outputs, tile)
+    ]
+    return np.concatenate(parts)
+
+
+class _Builder:
+    """Collects program, norms and weights in the order of use."""
+
+    def __init__(self, model: Model, bytes_per_beat: int, tile_outputs: int):
+        self.model = model
+        self.bytes_per_beat = bytes_per_beat
+        self.tile_outputs = tile_outputs
+        self.program: list[isa.Instruction] = []
+        self.weights: list[np.ndarray] = []
+        self.norms: list[np.ndarray] = []
+        self.norm_words = 0
+        self.square_exponent = 0  # of the latest reduction
+
+    def emit(self, *instructions: isa.Instruction) -> None:
+        self.program.extend(instructions)
+
+    def store(self, *vectors: np.ndarray) -> int:
+        """Puts vectors, one behind the other, into norm memory; returns the word where they begin."""
+        begin = self.norm_words
+        for vector in vectors:
+            words = -(-len(vector) // VECTOR_LANES)
+            padded = np.zeros(words * VECTOR_LANES, dtype=np.uint16)
+            padded[: len(vector)] = vector.view(np.uint16) if vector.dtype == np.int16 else vector
+            self.norms.append(padded.reshape(words, VECTOR_LANES))
+            self.norm_words += words
+        return begin
+
+    def constant(self, register: int, value: float) -> None:
+        scalar = from_float(value)
+        self.emit(isa.Const(rd=register, mantissa=scalar.mantissa, exponent=scalar.exponent))
+
+    def maximum(self, which: int) -> None:
+        """Reads a maximum of the latest reduction into its register."""
+        self.emit(isa.Stat(rd=R_MAX + which, statistic=Statistic(which)))
+
+    def quantise(self, source: Source, norm_at: int, elements: int, which: int = 0) -> isa.Quant:
+        """Quantises by a maximum that has been read."""
+        quant = isa.Quant(rs=R_RECIP, source=source, elements=elements, norm=norm_at)
+        self.emit(isa.Recip(rd=R_RECIP, ra=R_MAX + which), quant)
+        return quant
+
+    def scale(self, constant: float, which: int = 0) -> None:
+        """``R_SCALE = R_ROOT · maximum · constant``: the true value of one unit of an accumulated sum."""
+        self.constant(R_CONST, constant)
+        self.emit(
+            isa.Mul(rd=R_SCALE, ra=R_ROOT, rb=R_MAX + which),
+            isa.Mul(rd=R_SCALE, ra=R_SCALE, rb=R_CONST),
+        )
+
+    def stream(self, matrix: Matrix, quant: isa.Quant, **fields: int) -> None:
+        """The pass over a matrix; the first quantisation has been issued, later tiles repeat it."""
+        chunk = TRITS_PER_BYTE * self.bytes_per_beat
+        chunks = -(-matrix.inputs // chunk)
+        tile = matrix.outputs if chunks == 1 else self.tile_outputs
+        settings: dict[str, int] = {"address": 0, "shift": 0, "vectors": 0, "square": 0}
+        settings.update(fields)
+        self.emit(isa.Pass(rs=R_SCALE, outputs=matrix.outputs, **settings))  # type: ignore[arg-type]
+        for n in range(0, matrix.outputs, tile):
+            if n:
+                self.emit(quant)
+            self.emit(isa.Tile(outputs=min(tile, matrix.outputs - n), chunks=chunks))
+        self.weights.append(beats(matrix, self.bytes_per_beat, tile))
+
+    # -- one block -------------------------------------------------------------------------------
+
+    def root_of_residual(self, elements: int) -> float:
+        """``R_ROOT = 1/√(Σ(x·w)² + …)`` of the latest residual reduction; returns its unit."""
+        kz = X_FRAC + self.square_exponent - _SQUARE_DROP
+        self.constant(R_CONST, max(elements * self.model.eps**2 * 4.0**kz, 2.0**-32))
+        self.emit(
+            isa.Stat(rd=R_ROOT, statistic=Statistic.SQUARES),
+            isa.Add(rd=R_ROOT, ra=R_ROOT, rb=R_CONST),
+            isa.Rsqrt(rd=R_ROOT, ra=R_ROOT),
+        )
+        return math.sqrt(elements) * 2.0**kz
+
+    def block(self, layer: Layer, number: int, norm_at: int, following: dict[str, int]) -> None:
+        d, m = self.model.geometry.hidden, self.model.geometry.intermediate
+        eps = self.model.eps
+        words = -(-d // VECTOR_LANES)
+        lower_at = self.store(layer.lower_bound)
+
+        # Forget, input, output gates: three quantisations of one residual stream.
+        unit = 0.0
+        projections = (
+            (Mode.FORGET, layer.f_norm, layer.f_proj, {"address": lower_at}),
+            (Mode.INPUT, layer.i_norm, layer.i_proj, {"address": number * d}),
+            (Mode.OUTPUT, layer.g_norm, layer.g_proj, {}),
+        )
+        o_at = self.store(layer.o_norm.values, layer.o_square.values)
+        for k, (mode, norm, matrix, fields) in enumerate(projections):
+            if k == 0:
+                self.maximum(0)
+            quant = self.quantise(Source.RESIDUAL, norm_at + k * words, d, k)
+            if k == 0:  # the other statistics must be read before the first pass begins
+                unit = self.root_of_residual(d)
+                self.maximum(1)
+                self.maximum(2)
+            self.scale(unit * 2.0 ** -(X_FRAC + norm.exponent) / ACT_MAX * matrix.scale, k)
+            if mode is Mode.OUTPUT:
+                shift = product_shift(d)
+                fields = {"address": o_at, "shift": shift, "vectors": 1, "square": 1}
+                # R_EXTRA = 1/S_g², for the ε inside the norm of g
+                self.emit(
+                    isa.Recip(rd=R_EXTRA, ra=R_SCALE), isa.Mul(rd=R_EXTRA, ra=R_EXTRA, rb=R_EXTRA)
+                )
+            self.stream(matrix, quant, mode=mode, **fields)
+
+        # o: v = sum · silu(h) · norms. The unit of a sum cancels but for ε.
+        shift = product_shift(d)
+        self.maximum(0)
+        quant = self.quantise(Source.PRODUCT, o_at, d)
+        kz = STATE_FRAC - shift + layer.o_square.exponent - _SQUARE_DROP
+        self.constant(R_CONST, eps * eps * d * 4.0**kz)
+        self.emit(isa.Mul(rd=R_EXTRA, ra=R_EXTRA, rb=R_CONST))
+        self.constant(R_CONST, eps * 4.0**kz)
+        self.emit(
+            isa.Stat(rd=R_TEMP, statistic=Statistic.SUMS),
+            isa.Mul(rd=R_TEMP, ra=R_TEMP, rb=R_CONST),
+            isa.Add(rd=R_EXTRA, ra=R_EXTRA, rb=R_TEMP),
+            isa.Stat(rd=R_ROOT, statistic=Statistic.SQUARES),
+            isa.Add(rd=R_ROOT, ra=R_ROOT, rb=R_EXTRA),
+            isa.Rsqrt(rd=R_ROOT, ra=R_ROOT),
+        )
+        unit = math.sqrt(d) * 2.0**kz
+        self.scale(
+            unit * 2.0 ** -(STATE_FRAC - shift + layer.o_norm.exponent) / ACT_MAX * layer.o_proj.scale
+        )
+        mlp_at = self.store(layer.gate_norm.values, layer.mlp_square.values)
+        self.stream(
+            layer.o_proj, quant, mode=Mode.RESIDUAL, address=mlp_at, vectors=1, square=1
+        )
+        self.square_exponent = layer.mlp_square.exponent
+
+        # gate and up in turns.
+        self.maximum(0)
+        quant = self.quantise(Source.RESIDUAL, mlp_at, d)
+        unit = self.root_of_residual(d)
+        self.scale(
+            unit * 2.0 ** -(X_FRAC + layer.gate_norm.exponent) / ACT_MAX * layer.gate_up.scale
+        )
+        self.emit(
+            isa.Recip(rd=R_EXTRA, ra=R_SCALE), isa.Mul(rd=R_EXTRA, ra=R_EXTRA, rb=R_EXTRA)
+        )
+        down_at = self.store(layer.down_norm.values)
+        self.stream(
+            layer.gate_up, quant, mode=Mode.GATED, address=down_at, shift=shift, vectors=1
+        )
+
+        # down: v = silu(gate) · sum · norm.
+        self.maximum(0)
+        quant = self.quantise(Source.PRODUCT, down_at, m)
+        self.constant(R_CONST, eps * m * 4.0 ** (STATE_FRAC - shift))
+        self.emit(
+            isa.Mul(rd=R_EXTRA, ra=R_EXTRA, rb=R_CONST),
+            isa.Stat(rd=R_ROOT, statistic=Statistic.SQUARES),
+            isa.Add(rd=R_ROOT, ra=R_ROOT, rb=R_EXTRA),
+            isa.Rsqrt(rd=R_ROOT, ra=R_ROOT),
+        )
+        self.scale(
+            math.sqrt(m) * 2.0**-layer.down_norm.exponent / ACT_MAX * layer.down_proj.scale
+        )
+        self.stream(layer.down_proj, quant, mode=Mode.RESIDUAL, **following)
+
+    def build(self) -> None:
+        model = self.model
+        d = model.geometry.hidden
+
+        def group(*vectors: NormVector) -> dict[str, int]:
+            """Norm vectors that reduce a residual stream; the last is that of the squares."""
+            at = self.store(*(v.values for v in vectors))
+            return {"address": at, "vectors": len(vectors) - 1, "square": 1}
+
+        groups = [(y.f_norm, y.i_norm, y.g_norm, y.attn_square) for y in model.layers]
+        groups.append((model.head_norm, model.head_square))
+        reduce = group(*groups[0])
+        shift = model.embedding.exponent - X_FRAC
+        if not 0 <= shift < 32:
+            raise NomulError(
+                f"embeddings: the largest magnitude needs exponent {model.embedding.exponent}; "
+                f"the core takes {X_FRAC} to {X_FRAC + 31}, largest magnitudes of about 1e-7 to 120"
+            )
+        stride = embedding_stride(d)
+        self.emit(
+            isa.Embed(
+                elements=d, stride=stride, shift=shift, norm=reduce["address"],
+                vectors=reduce["vectors"], square=1,
+            )  # fmt: skip
+        )
+        for number, layer in enumerate(model.layers):
+            self.square_exponent = groups[number][-1].exponent
+            following = group(*groups[number + 1])
+            self.block(layer, number, reduce["address"], following)
+            reduce = following
+
+        self.square_exponent = model.head_square.exponent
+        self.maximum(0)
+        quant = self.quantise(Source.RESIDUAL, reduce["address"], d)
+        unit = self.root_of_residual(d)
+        self.scale(
+            unit * 2.0 ** -(X_FRAC + model.head_norm.exponent) / ACT_MAX * model.head.scale
+        )
+        self.stream(model.head, quant, mode=Mode.LOGITS)
+        self.emit(isa.End())
+
+
+def embedding_stride(hidden: int) -> int:
+    """Bytes from one row of embeddings to the next: scale and elements, to a multiple of 4."""
+    return (2 + hidden + 3) // 4 * 4
+
+
+def compile_model(model: Model, *, bytes_per_beat: int, tile_outputs: int) -> Image:
+    """Program and memory image of a model.
+
+    Parameters
+    ----------
+    model : Model
+    bytes_per_beat : int
+        ``G`` of the core.
+    tile_outputs : int
+        Accumulators of the core: outputs of a tile of several chunks. Even, so that gate and up stay together.
+
+    Raises
+    ------
+    NomulError
+        If a dimension exceeds what the instruction set can say.
+    """
+    if bytes_per_beat < 1 or tile_outputs < 2 or tile_outputs % 2:
+        raise ValueError(
+            f"bytes_per_beat is {bytes_per_beat} (at least 1), tile_outputs {tile_outputs} (even, at least 2)"
+        )
+    if SOURCE_BITS != 32 or T_FRAC > STATE_FRAC:
+        raise AssertionError("the number formats changed under the compiler")
+    builder = _Builder(model, bytes_per_beat, tile_outputs)
+    builder.build()
+    embedding, d = model.embedding, model.geometry.hidden
+    table = np.zeros((model.geometry.vocab, embedding_stride(d)), dtype=np.uint8)
+    table[:, :2] = embedding.scale.astype("<u2").view(np.uint8).reshape(-1, 2)
+    table[:, 2 : 2 + d] = embedding.values.view(np.uint8)
+    for instruction in builder.program:
+        isa.encode(instruction)  # refuses what the fields cannot hold
+    return Image(
+        geometry=model.geometry,
+        bytes_per_beat=bytes_per_beat,
+        program=tuple(builder.program),
+        weights=np.concatenate(builder.weights),
+        norms=np.concatenate(builder.norms),
+        embeddings=table,
+        logit_scale_register=R_SCALE,
+    )
