@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the units of a core hand to one another: layouts and signatures, each written down once.
+
+Widths come from the instruction set and the number contract. ``L`` is the number of lanes; arrays over
+lanes are arrays for one lane too.
+"""
+
+from __future__ import annotations
+
+from amaranth.hdl import signed, unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from nomul.model import isa
+from nomul.model.numbers import NORM_BITS, VECTOR_LANES
+from nomul.model.protocol import TOKEN_BITS
+from nomul.model.scalar import EXPONENT_BITS, MANTISSA_BITS
+
+__all__ = [
+    "EMBED",
+    "NORM_ADDRESS_BITS",
+    "NORM_LATENCY",
+    "ActsLayout",
+    "LogitSignature",
+    "NormLayout",
+    "NormSignature",
+    "PassLayout",
+    "QuantLayout",
+    "RowLayout",
+    "RowRequestLayout",
+    "ScalarLayout",
+    "StatsLayout",
+    "SumsLayout",
+    "TileLayout",
+    "WeightLayout",
+]
+
+#: Mode of a pass over embedding rows, beside those of :class:`nomul.model.isa.Mode`.
+EMBED = max(isa.Mode) + 1
+MODE_BITS = 4
+NORM_LATENCY = 2  #: Cycles from an address at norm memory to its word.
+
+MAXIMA = 3
+MAX_BITS = 47  # |source · norm| of 32 and 16 bits, signed
+SQUARES_BITS = 80
+SUMS_BITS = 64
+
+
+def _width(kind: type, name: str) -> int:
+    """Width of an instruction's field."""
+    return next(width for field, _, width, _ in isa.layout(kind) if field == name)
+
+
+_OUTPUTS = _width(isa.Pass, "outputs")
+_ELEMENTS = _width(isa.Quant, "elements")
+NORM_ADDRESS_BITS = _width(isa.Quant, "norm")
+
+#: A scalar of :mod:`nomul.model.scalar`; zero is all zeros.
+ScalarLayout = data.StructLayout({"mantissa": MANTISSA_BITS, "exponent": signed(EXPONENT_BITS)})
+
+#: Beats of the quantiser to the engine: four activations; ``last`` ends a lane's part of a chunk.
+ActsLayout = data.StructLayout({"x": data.ArrayLayout(signed(8), VECTOR_LANES), "last": 1})
+
+#: A tile for the engine: the next ``outputs · chunks`` weight beats.
+TileLayout = data.StructLayout({"outputs": _OUTPUTS, "chunks": _width(isa.Tile, "chunks")})
+
+#: A word of norm memory, element 0 lowest. Bits; norm weights are signed, lower bounds are not.
+NormLayout = data.ArrayLayout(unsigned(NORM_BITS), VECTOR_LANES)
+
+
+def PassLayout(lanes: int) -> data.StructLayout:  # noqa: N802 (a shape, named like one)
+    """A pass for the vector unit: :class:`nomul.model.isa.Pass` with the register's values, or ``EMBED``."""
+    return data.StructLayout({
+        "mode": MODE_BITS,
+        "outputs": _OUTPUTS,
+        "address": _width(isa.Pass, "address"),
+        "shift": _width(isa.Pass, "shift"),
+        "vectors": _width(isa.Pass, "vectors"),
+        "square": 1,
+        "scale": data.ArrayLayout(ScalarLayout, lanes),
+    })
+
+
+def QuantLayout(lanes: int) -> data.StructLayout:  # noqa: N802
+    """A quantisation for the vector unit: :class:`nomul.model.isa.Quant` with the register's values."""
+    return data.StructLayout({
+        "source": 1,
+        "elements": _ELEMENTS,
+        "norm": NORM_ADDRESS_BITS,
+        "reciprocal": data.ArrayLayout(ScalarLayout, lanes),
+    })
+
+
+def RowRequestLayout(lanes: int) -> data.StructLayout:  # noqa: N802
+    """Embedding rows to read: the token of each lane, elements and distance of rows in bytes."""
+    return data.StructLayout({
+        "elements": _width(isa.Embed, "elements"),
+        "stride": _width(isa.Embed, "stride"),
+        "token": data.ArrayLayout(unsigned(TOKEN_BITS), lanes),
+    })
+
+
+def RowLayout(lanes: int) -> data.StructLayout:  # noqa: N802
+    """One element of each lane's embedding row, with the scales of the rows."""
+    return data.StructLayout({
+        "value": data.ArrayLayout(signed(8), lanes),
+        "scale": data.ArrayLayout(unsigned(16), lanes),
+    })
+
+
+def SumsLayout(lanes: int, bits: int) -> data.StructLayout:  # noqa: N802
+    """A finished output of the engine: exact sums of ``bits``; ``last`` ends a tile."""
+    return data.StructLayout({"sum": data.ArrayLayout(signed(bits), lanes), "last": 1})
+
+
+def StatsLayout(lanes: int) -> data.StructLayout:  # noqa: N802
+    """What the latest reducing pass leaves behind, exact integers, per lane."""
+    return data.StructLayout({
+        "max": data.ArrayLayout(data.ArrayLayout(unsigned(MAX_BITS), lanes), MAXIMA),
+        "squares": data.ArrayLayout(unsigned(SQUARES_BITS), lanes),
+        "sums": data.ArrayLayout(unsigned(SUMS_BITS), lanes),
+    })
+
+
+def WeightLayout(bytes_per_beat: int) -> data.ArrayLayout:  # noqa: N802
+    """A weight beat: ``G`` bytes of five trits."""
+    return data.ArrayLayout(unsigned(8), bytes_per_beat)
+
+
+class NormSignature(wiring.Signature):
+    """A read port of norm memory, seen from the reader.
+
+    Members
+    -------
+    address : ``Out(20)``
+        Word of four.
+    data : ``In(NormLayout)``
+        The word, ``NORM_LATENCY`` cycles later.
+    """
+
+    def __init__(self) -> None:
+        super().__init__({"address": Out(NORM_ADDRESS_BITS), "data": In(NormLayout)})
+
+
+class LogitSignature(wiring.Signature):
+    """Logits as the vector unit finds them, seen from the vector unit; never stalls.
+
+    Members
+    -------
+    valid : ``Out(1)``
+    index : ``Out(16)``
+    sum : ``Out(ArrayLayout(signed(bits), lanes))``
+    """
+
+    def __init__(self, *, lanes: int, bits: int) -> None:
+        super().__init__({
+            "valid": Out(1),
+            "index": Out(TOKEN_BITS),
+            "sum": Out(data.ArrayLayout(signed(bits), lanes)),
+        })
