@@ -8,6 +8,7 @@ signed bits saturates: below it the result is zero, above it the largest scalar.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import isqrt
 from typing import NamedTuple
 
@@ -74,7 +75,7 @@ def _inverse_table() -> np.ndarray:
     halves = [[_root(_TOP, k, octave) for k in range(129)] for octave in (0, 1)]
     rows = []
     for knots in (recip, *halves):
-        rows += [(min(a, _TOP - 1), min(a, _TOP - 1) - b) for a, b in zip(knots, knots[1:], strict=False)]
+        rows += [(min(a, _TOP - 1), min(a, _TOP - 1) - b) for a, b in pairwise(knots)]
     table = np.array(rows, dtype=np.int64)
     table.setflags(write=False)
     return table
