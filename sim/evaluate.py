@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bits per byte and next-token agreement of any engine: float reference, golden model, simulated board.
+
+A text is cut into segments of :data:`SEGMENT` bytes. Each begins with cleared state and with the begin token as the
+first context, so that every engine, however few lanes it has, computes the same figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from nomul.model.program import Image
+from nomul.model.tokenizer import BEGIN
+
+from .golden import Golden
+from .reference import Reference
+
+__all__ = ["SEGMENT", "Engine", "FloatEngine", "GoldenEngine", "Result", "agreement", "evaluate"]
+
+SEGMENT = 4096  #: Bytes of a segment.
+
+
+class Engine(Protocol):
+    """Anything that turns a sequence of tokens, begun with cleared state, into logits."""
+
+    def logits(self, segments: np.ndarray) -> Iterator[np.ndarray]:
+        """For contexts ``[S, T]`` yields, per segment, float logits ``[T, V]``."""
+
+
+class FloatEngine:
+    """The float64 reference."""
+
+    def __init__(self, reference: Reference):
+        self._reference = reference
+
+    def logits(self, segments: np.ndarray) -> Iterator[np.ndarray]:
+        """See :class:`Engine`."""
+        for segment in segments:
+            self._reference.reset()
+            yield self._reference.forward(segment)
+
+
+class GoldenEngine:
+    """The integer golden model, many segments at a time."""
+
+    def __init__(self, image: Image, *, lanes: int = 64):
+        self._image = image
+        self._lanes = lanes
+
+    def logits(self, segments: np.ndarray) -> Iterator[np.ndarray]:
+        """See :class:`Engine`."""
+        vocab = self._image.geometry.vocab
+        for begin in range(0, len(segments), self._lanes):
+            group = segments[begin : begin + self._lanes]
+            golden = Golden(self._image, lanes=len(group))
+            out = np.empty((*group.shape, vocab), dtype=np.float32)
+            for t, tokens in enumerate(group.T):
+                golden.step(tokens)
+                out[:, t] = golden.logits * np.asarray(golden.logit_scale)[:, None]
+            yield from out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What an engine made of a text.
+
+    Attributes
+    ----------
+    tokens : int
+        Predicted tokens.
+    bits_per_token : float
+        Mean of ``-log2 p(next)``; bits per byte for a byte vocabulary.
+    best : ndarray of int64, shape ``[tokens]``
+        Arg-max of every position.
+    logits : ndarray of float32, shape ``[tokens, V]``, or None
+        Kept on request.
+    """
+
+    tokens: int
+    bits_per_token: float
+    best: np.ndarray
+    logits: np.ndarray | None
+
+
+def _cut(tokens: np.ndarray, context: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Whole segments together, then the rest: ``(contexts [S, T], targets [S, T])``."""
+    whole = len(tokens) // SEGMENT * SEGMENT
+    if whole:
+        yield context[:whole].reshape(-1, SEGMENT), tokens[:whole].reshape(-1, SEGMENT)
+    if len(tokens) > whole:
+        yield context[None, whole:], tokens[None, whole:]
+
+
+def evaluate(engine: Engine, text: np.ndarray, *, keep_logits: bool = False) -> Result:
+    """Predicts every token of a text.
+
+    Parameters
+    ----------
+    engine : Engine
+    text : ndarray of int, shape ``[n]``
+        Token ids, at least one.
+    keep_logits : bool
+        Keep all logits: ``n · V`` floats.
+    """
+    text = np.asarray(text, dtype=np.int64)
+    context = np.concatenate([[BEGIN], text[:-1]])
+    context[::SEGMENT] = BEGIN
+    bits, best, kept = 0.0, [], []
+    for contexts, targets in _cut(text, context):
+        for logits, target in zip(engine.logits(contexts), targets, strict=True):
+            wide = logits.astype(np.float64)
+            top = wide.max(axis=1, keepdims=True)
+            log_sum = np.log(np.exp(wide - top).sum(axis=1)) + top[:, 0]
+            bits += float((log_sum - wide[np.arange(len(target)), target]).sum()) / np.log(2)
+            best.append(wide.argmax(axis=1))
+            if keep_logits:
+                kept.append(logits.astype(np.float32))
+    return Result(
+        tokens=len(text),
+        bits_per_token=bits / len(text),
+        best=np.concatenate(best),
+        logits=np.concatenate(kept) if keep_logits else None,
+    )
+
+
+def agreement(a: Result, b: Result) -> float:
+    """Share of positions at which two engines have the same arg-max."""
+    return float((a.best == b.best).mean())
