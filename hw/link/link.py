@@ -1,0 +1,412 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command processor: takes requests from a byte stream, acts on the core, answers."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import memory, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from nomul.model.protocol import (
+    ADDRESS_BITS, CRC_RESIDUE, HEADER_BYTES, MAX_DATA, MAX_FRAME, MAX_POLL, MAX_PROMPT,
+    MAX_STEPS, RESPONSE, TOKEN_BITS, VERSION, Command, Identity, JobState, Statistics, Status,
+)
+
+from ..core_ports import CorePorts
+from .crc import Crc32
+from .runner import JobRunner
+from .slip import FrameByte, SlipDecoder, SlipEncoder
+
+__all__ = ["Link"]
+
+
+class Link(wiring.Component):
+    """Everything between a byte stream and a core; the protocol is docs/link.md.
+
+    One request is taken, acted on and answered before the next byte is looked at (``rx`` waits meanwhile). Jobs run
+    on beside that. Latency from a request's last byte to the first byte of its response: 4 cycles, and for WRITE 3 a
+    byte, JOB 2 a token, CHECKSUM 3 a byte, all with a bus that is done in the cycle after the strobe.
+
+    Parameters
+    ----------
+    identity : Identity
+        What OPEN answers.
+
+    Members
+    -------
+    rx : ``In(stream.Signature(8))``
+        Bytes from the host.
+    tx : ``Out(stream.Signature(8))``
+        Bytes to the host.
+    core : ``In(CorePorts())``
+        The core.
+    busy : ``Out(1)``
+        A request is acted on or answered, or a job runs. While it is low and ``rx`` idle, nothing ever changes.
+    """
+
+    def __init__(self, *, identity: Identity):
+        if not isinstance(identity, Identity):
+            raise TypeError(f"Link tells an Identity, not {identity!r}")
+        self.identity = identity
+        super().__init__({
+            "rx": In(stream.Signature(8)),
+            "tx": Out(stream.Signature(8)),
+            "core": In(CorePorts()),
+            "busy": Out(1),
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.decoder = decoder = SlipDecoder()
+        m.submodules.encoder = encoder = SlipEncoder()
+        m.submodules.crc = crc = Crc32()
+        m.submodules.runner = runner = JobRunner()
+        m.submodules.buffer = buffer = memory.Memory(shape=8, depth=1024, init=[])
+        put, get = buffer.write_port(), buffer.read_port()
+        bus = self.core.bus
+        connect(m, flipped(self.rx), decoder.i)
+        connect(m, encoder.o, flipped(self.tx))
+        connect(m, runner.token_i, flipped(self.core.token_i))
+        connect(m, flipped(self.core.token_o), runner.token_o)
+        m.d.comb += [self.core.abort.eq(runner.abort), runner.busy.eq(self.core.busy)]
+
+        # The request: header and first arguments in registers, everything in the buffer too.
+        count = Signal(range(MAX_FRAME + 1))
+        too_long, bad = Signal(), Signal()
+        header = Signal(8 * HEADER_BYTES)
+        kind, sequence, session = header[:8], header[8:24], header[24:40]
+        words = Signal(48)                           # the first six bytes of arguments
+        address, length = words[:32], words[32:48]   # of WRITE, READ, CHECKSUM
+        job, reset, steps = words[:16], words[16], words[32:48]  # of JOB, POLL, ABORT
+        since = words[16:32]                         # of POLL
+        arguments = Signal(range(MAX_FRAME + 1))     # bytes of arguments
+        command = kind[:4]
+
+        # The session.
+        open_session, latest = Signal(16), Signal(16)
+        age = Signal(16)  # of the request: what follows the latest one is young, what precedes it old
+        right_crc, known_session = Signal(), Signal()
+        counters = {name: Signal(16, name=f"count_{name}") for name in Statistics.__dataclass_fields__}
+
+        def count_one(name: str) -> None:
+            m.d.sync += counters[name].eq(counters[name] + 1)
+
+        # The response: a byte in ``out`` waits for the encoder; free says that the next may be put there.
+        status = Signal(Status)
+        at = Signal(range(Identity.SIZE))
+        out, out_valid, free = Signal(FrameByte), Signal(), Signal()
+        m.d.comb += [
+            encoder.i.valid.eq(out_valid), encoder.i.payload.eq(out), free.eq(~out_valid | encoder.i.ready),
+        ]
+        with m.If(out_valid & encoder.i.ready):
+            m.d.sync += out_valid.eq(0)
+
+        def emit(byte: Value | int, *, last: Value | int = 0) -> None:
+            """Inside ``m.If(free)``."""
+            m.d.sync += [out_valid.eq(1), out.data.eq(byte), out.last.eq(last)]
+
+        # Where the CRC takes its bytes from.
+        byte = Signal(8)              # on its way between bus and frame
+        receiving, summing = Signal(), Signal()
+        m.d.comb += crc.byte.eq(Mux(receiving, decoder.o.payload.data, Mux(summing, byte, out.data)))
+
+        m.d.comb += [
+            put.addr.eq(count), put.data.eq(decoder.o.payload.data),
+            bus.address.eq(address[:ADDRESS_BITS]), bus.write_data.eq(byte),
+        ]
+        pointer = Signal(10)
+        prompt = Signal(range(MAX_PROMPT + 1))
+        loaded = Signal(range(MAX_PROMPT + 1))
+        low = Signal(8)
+        result = Signal(TOKEN_BITS)
+        m.d.comb += [
+            get.addr.eq(pointer),
+            runner.new_job.eq(job), runner.new_reset.eq(reset), runner.new_steps.eq(steps),
+            runner.new_prompt.eq(prompt),
+            runner.write_index.eq(loaded), runner.write_token.eq(Cat(low, get.data)),
+            runner.read_index.eq(since),
+        ]
+        polled = Signal(range(MAX_POLL + 1))
+        done = Signal.like(runner.done)  # as it was when the response began
+        state = Signal(JobState)
+
+        def refuse(why: Status) -> None:
+            m.d.sync += status.eq(why)
+
+        m.d.comb += self.busy.eq(1)
+        sending = Signal()  # out goes into the CRC as it leaves
+        m.d.comb += sending.eq(1)
+        with m.If(sending & out_valid & encoder.i.ready):
+            m.d.comb += crc.step.eq(1)
+        with m.FSM():
+            with m.State("RECEIVE"):
+                item = decoder.o.payload
+                m.d.comb += [
+                    self.busy.eq(runner.running | decoder.o.valid | out_valid | self.tx.valid),
+                    decoder.o.ready.eq(1), receiving.eq(1),
+                    put.en.eq(decoder.o.valid & ~item.end),
+                    crc.step.eq(decoder.o.valid & ~item.end),
+                ]
+                with m.If(decoder.o.valid & item.end):
+                    m.d.sync += bad.eq(item.bad)
+                    with m.If((count != 0) | item.bad):
+                        m.next = "CHECK"
+                with m.Elif(decoder.o.valid):
+                    with m.If(count == MAX_FRAME):
+                        m.d.sync += too_long.eq(1)
+                    with m.Else():
+                        m.d.sync += count.eq(count + 1)
+                    with m.If(count < HEADER_BYTES):
+                        m.d.sync += header.eq(Cat(header[8:], item.data))
+                    with m.Switch(count):
+                        for k in range(6):
+                            with m.Case(HEADER_BYTES + k):
+                                m.d.sync += words[8 * k:8 * k + 8].eq(item.data)
+
+            with m.State("CHECK"):
+                m.d.sync += [
+                    arguments.eq(count - (HEADER_BYTES + 4)),
+                    too_long.eq(too_long | (count < HEADER_BYTES + 4)),
+                    right_crc.eq(crc.register == CRC_RESIDUE),
+                    known_session.eq((session == open_session) & (session != 0)),
+                    age.eq(sequence - latest),
+                    status.eq(Status.OK),
+                    at.eq(0),
+                ]
+                m.d.comb += crc.clear.eq(1)
+                m.next = "JUDGE"
+
+            with m.State("JUDGE"):
+                m.next = "DROP"
+                with m.If(bad):
+                    count_one("framing")
+                with m.Elif(too_long):
+                    count_one("length")
+                with m.Elif(~right_crc):
+                    count_one("crc")
+                with m.Elif(kind & RESPONSE):
+                    count_one("framing")
+                with m.Elif(known_session & age[-1]):
+                    count_one("stale")
+                with m.Else():
+                    count_one("ok")
+                    m.next = "ACT"
+
+            with m.State("DROP"):
+                m.d.comb += crc.clear.eq(1)
+                m.d.sync += [count.eq(0), too_long.eq(0)]
+                m.next = "RECEIVE"
+
+            with m.State("ACT"):
+                # Most commands need no more than this cycle; what takes longer changes m.next.
+                m.next = "HEADER"
+                m.d.sync += [pointer.eq(HEADER_BYTES + 4), loaded.eq(0), polled.eq(0)]
+                with m.If(kind[4:7] != VERSION):
+                    refuse(Status.VERSION)
+                with m.Elif((command == Command.OPEN) & (arguments == 0) & (session != 0)):
+                    m.d.sync += [open_session.eq(session), latest.eq(sequence)]
+                    m.d.comb += runner.forget.eq(~known_session)
+                with m.Elif(command == Command.OPEN):
+                    refuse(Mux(arguments == 0, Status.ARGUMENT, Status.LENGTH))
+                with m.Elif(~known_session):
+                    refuse(Status.SESSION)
+                with m.Else():
+                    m.d.sync += latest.eq(sequence)
+                    with m.Switch(command):
+                        with m.Case(Command.STATUS):
+                            with m.If(arguments != 0):
+                                refuse(Status.LENGTH)
+                        with m.Case(Command.WRITE):
+                            m.d.sync += length.eq(arguments - 4)
+                            with m.If((arguments < 5) | (arguments > 4 + MAX_DATA)):
+                                refuse(Status.LENGTH)
+                            with m.Elif(address >> ADDRESS_BITS != 0):
+                                refuse(Status.ARGUMENT)
+                            with m.Elif(runner.running):
+                                refuse(Status.BUSY)
+                            with m.Else():
+                                m.next = "WRITE FETCH"
+                        with m.Case(Command.READ, Command.CHECKSUM):
+                            with m.If(arguments != 6):
+                                refuse(Status.LENGTH)
+                            with m.Elif((address >> ADDRESS_BITS != 0) | (length == 0)
+                                        | ((length > MAX_DATA) & (command == Command.READ))):
+                                refuse(Status.ARGUMENT)
+                            with m.Elif(runner.running):
+                                refuse(Status.BUSY)
+                            with m.Elif(command == Command.CHECKSUM):
+                                m.next = "BUS READ"
+                        with m.Case(Command.JOB):
+                            m.d.sync += prompt.eq((arguments - 6) >> 1)
+                            with m.If((arguments < 8) | arguments[0] | (arguments > 6 + 2 * MAX_PROMPT)):
+                                refuse(Status.LENGTH)
+                            with m.Elif((job == 0) | (steps == 0) | (steps > MAX_STEPS)):
+                                refuse(Status.ARGUMENT)
+                            with m.Elif(job != runner.job):  # else it runs or ran: say so again, do nothing
+                                with m.If(runner.running):
+                                    refuse(Status.BUSY)
+                                with m.Elif(~reset & ~runner.resumable):
+                                    refuse(Status.STATE)
+                                with m.Else():
+                                    m.d.sync += pointer.eq(HEADER_BYTES + 6)
+                                    m.next = "JOB FETCH"
+                        with m.Case(Command.POLL):
+                            m.d.sync += [done.eq(runner.done), state.eq(runner.state)]
+                            with m.If(arguments != 4):
+                                refuse(Status.LENGTH)
+                            with m.Elif((job != runner.job) | (job == 0)):
+                                refuse(Status.JOB)
+                        with m.Case(Command.ABORT):
+                            with m.If(arguments != 2):
+                                refuse(Status.LENGTH)
+                            with m.Elif((job != runner.job) & (job != 0)):
+                                refuse(Status.JOB)
+                            with m.Else():
+                                m.d.comb += runner.stop.eq(1)
+                        with m.Default():
+                            refuse(Status.COMMAND)
+
+            # WRITE: a byte to the bus while the next one comes from the buffer.
+            with m.State("WRITE FETCH"):
+                m.d.sync += pointer.eq(pointer + 1)
+                m.next = "WRITE FIRST"
+            with m.State("WRITE FIRST"):
+                m.d.sync += [pointer.eq(pointer + 1), byte.eq(get.data)]
+                m.next = "WRITE"
+            with m.State("WRITE"):
+                m.d.comb += bus.write.eq(1)
+                m.d.sync += length.eq(length - 1)
+                m.next = "WRITE WAIT"
+            with m.State("WRITE WAIT"):
+                with m.If(bus.done):
+                    m.d.sync += [address.eq(address + 1), byte.eq(get.data), pointer.eq(pointer + 1)]
+                    m.next = "WRITE"
+                    with m.If(length == 0):
+                        m.next = "HEADER"
+                    with m.If(bus.error):
+                        refuse(Status.BUS)
+                        m.next = "HEADER"
+
+            # JOB: the prompt into the runner's memory, then go.
+            with m.State("JOB FETCH"):
+                m.d.sync += pointer.eq(pointer + 1)
+                m.next = "JOB LOW"
+            with m.State("JOB LOW"):
+                m.d.sync += [pointer.eq(pointer + 1), low.eq(get.data)]
+                m.next = "JOB HIGH"
+                with m.If(loaded == prompt):
+                    m.next = "HEADER"
+                    with m.If(steps < prompt):
+                        refuse(Status.ARGUMENT)
+                    with m.Else():
+                        m.d.comb += runner.start.eq(1)
+            with m.State("JOB HIGH"):
+                m.d.comb += runner.write.eq(1)
+                m.d.sync += [pointer.eq(pointer + 1), loaded.eq(loaded + 1)]
+                m.next = "JOB LOW"
+
+            # READ (inside its response) and CHECKSUM (before it): bytes from the bus.
+            with m.State("BUS READ"):
+                m.d.comb += bus.read.eq(1)
+                m.next = "BUS WAIT"
+            with m.State("BUS WAIT"):
+                m.d.sync += byte.eq(bus.read_data)
+                with m.If(bus.done):
+                    m.next = "BUS BYTE"
+                    with m.If(bus.error):
+                        refuse(Status.BUS)
+                        m.next = "STATUS"
+                        with m.If(command == Command.CHECKSUM):
+                            m.d.comb += crc.clear.eq(1)
+                            m.next = "HEADER"
+            with m.State("BUS BYTE"):
+                m.d.comb += summing.eq(command == Command.CHECKSUM)
+                with m.If(summing | free):
+                    m.d.comb += crc.step.eq(summing)
+                    m.d.sync += [address.eq(address + 1), length.eq(length - 1)]
+                    m.next = "BUS READ"
+                    with m.If(~summing):
+                        emit(byte)
+                    with m.If(length == 1):
+                        m.next = "STATUS"
+                        with m.If(summing):
+                            m.next = "SUMMED"
+            with m.State("SUMMED"):
+                m.d.comb += crc.clear.eq(1)
+                m.d.sync += address.eq(crc.value)
+                m.next = "HEADER"
+
+            with m.State("HEADER"):
+                with m.If(free):
+                    with m.Switch(at):
+                        for k, field in enumerate((
+                            Cat(command, Const(VERSION, 3), Const(1, 1)), sequence[:8], sequence[8:],
+                            open_session[:8], open_session[8:],
+                        )):
+                            with m.Case(k):
+                                emit(field)
+                    m.d.sync += at.eq(at + 1)
+                    with m.If(at == HEADER_BYTES - 1):
+                        m.d.sync += at.eq(0)
+                        m.next = "STATUS"
+                        with m.If(status == Status.OK):
+                            with m.Switch(command):
+                                with m.Case(Command.READ):
+                                    m.next = "BUS READ"
+                                with m.Case(Command.OPEN, Command.STATUS, Command.CHECKSUM, Command.POLL):
+                                    m.next = "FIELDS"
+
+            # Results of fixed size, a byte at a time.
+            with m.State("FIELDS"):
+                fields = {
+                    Command.OPEN: Const(int.from_bytes(self.identity.pack(), "little"), 8 * Identity.SIZE),
+                    Command.STATUS: Cat(counters.values()),
+                    Command.CHECKSUM: address,
+                    Command.POLL: Cat(state, Const(0, 6), Cat(done, Const(0, 6))),
+                }
+                with m.If(free):
+                    m.d.sync += at.eq(at + 1)
+                    with m.Switch(command):
+                        for which, value in fields.items():
+                            with m.Case(which):
+                                emit(value.word_select(at, 8))
+                                with m.If(at == len(value) // 8 - 1):
+                                    m.next = "TOKEN READ" if which is Command.POLL else "STATUS"
+
+            # POLL: arg-maxes.
+            with m.State("TOKEN READ"):
+                with m.If((since >= done) | (polled == MAX_POLL)):
+                    m.next = "STATUS"
+                with m.Else():
+                    m.d.comb += runner.read.eq(1)
+                    with m.If(runner.granted):
+                        m.d.sync += [since.eq(since + 1), polled.eq(polled + 1)]
+                        m.next = "TOKEN LATCH"
+            with m.State("TOKEN LATCH"):
+                m.d.sync += result.eq(runner.read_token)
+                m.next = "TOKEN LOW"
+            with m.State("TOKEN LOW"):
+                with m.If(free):
+                    emit(result[:8])
+                    m.next = "TOKEN HIGH"
+            with m.State("TOKEN HIGH"):
+                with m.If(free):
+                    emit(result[8:])
+                    m.next = "TOKEN READ"
+
+            with m.State("STATUS"):
+                with m.If(free):
+                    emit(status)
+                    m.d.sync += at.eq(0)
+                    m.next = "CRC"
+            with m.State("CRC"):  # the byte before must have left for the CRC to be whole
+                m.d.comb += sending.eq((at == 0))
+                with m.If(~out_valid):
+                    emit(crc.value[:8], last=at == 3)
+                    m.d.comb += crc.shift.eq(1)
+                    m.d.sync += at.eq(at + 1)
+                    with m.If(at == 3):
+                        m.next = "FLUSH"
+            with m.State("FLUSH"):
+                m.d.comb += sending.eq(0)
+                with m.If(~out_valid):
+                    m.next = "DROP"
+        return m

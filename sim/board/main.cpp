@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+// The simulated board: runs the Verilated chip's clock while there is work and joins its byte streams to a
+// pseudo-terminal, so that a host opens it like a serial port.
+//
+// stdout: {"pty": "/dev/pts/N"} once ready, then one JSON line for each command.
+// stdin:  "stats"; "reset" (the board's reset button); "quit". End of file means quit: the board never outlives its
+//         parent. A last line with statistics is printed at the end.
+// argv:   wall-clock limit in seconds.
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+
+#include "Vtop.h"
+#include "verilated.h"
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr int kSlice = 256;                // cycles between looks at the pseudo-terminal
+constexpr size_t kHighWater = 1 << 16;     // bytes that the host may leave unread before the chip has to wait
+
+double seconds(Clock::duration time) { return std::chrono::duration<double>(time).count(); }
+
+[[noreturn]] void die(const char* what) {
+    std::perror(what);
+    std::exit(1);
+}
+
+int open_pty(std::string& path) {
+    const int master = posix_openpt(O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+    if (master < 0 || grantpt(master) < 0 || unlockpt(master) < 0) die("pseudo-terminal");
+    path = ptsname(master);
+    // Held open, or reads of the master would fail whenever no host has the other side open.
+    const int slave = open(path.c_str(), O_RDWR | O_NOCTTY | O_CLOEXEC);
+    termios settings{};
+    if (slave < 0 || tcgetattr(slave, &settings) < 0) die(path.c_str());
+    cfmakeraw(&settings);
+    if (tcsetattr(slave, TCSANOW, &settings) < 0) die(path.c_str());
+    return master;
+}
+
+class Board {
+public:
+    Board(VerilatedContext& context, double limit) : top_{&context}, limit_{limit}, pty_{open_pty(path_)} {
+        reset();
+        std::printf("{\"pty\": \"%s\"}\n", path_.c_str());
+        std::fflush(stdout);
+    }
+
+    ~Board() { top_.final(); }
+
+    int run() {
+        const auto begin = Clock::now();
+        while (running_) {
+            const double left = limit_ - seconds(Clock::now() - begin);
+            if (left <= 0) {
+                std::fprintf(stderr, "simulated board: time limit of %g s reached\n", limit_);
+                print_statistics();
+                return 3;
+            }
+            const bool idle = quiet_ >= kSlice && taken_ == in_.size();
+            exchange(idle ? std::min(1000, int(left * 1000) + 1) : 0);
+            if (!idle || taken_ < in_.size()) slice();
+        }
+        print_statistics();
+        return 0;
+    }
+
+private:
+    void reset() {
+        top_.rst = 1;
+        rx_valid_ = 0;
+        tx_ready_ = 0;
+        for (int k = 0; k < 8; ++k) tick();
+        top_.rst = 0;
+        in_.clear();
+        taken_ = 0;
+        out_.clear();
+        quiet_ = 0;
+    }
+
+    void tick() {
+        top_.clk = 0;
+        top_.eval();
+        top_.clk = 1;
+        top_.eval();
+        ++cycles_;
+    }
+
+    // Clock cycles until the next look outside.
+    void slice() {
+        const auto begin = Clock::now();
+        for (int k = 0; k < kSlice; ++k) {
+            const bool offering = taken_ < in_.size();
+            const bool willing = out_.size() < kHighWater;
+            rx_valid_ = offering;
+            if (offering) rx_payload_ = uint8_t(in_[taken_]);
+            tx_ready_ = willing;
+            top_.clk = 0;
+            top_.eval();
+            const bool took = offering && rx_ready_;
+            const bool gave = willing && tx_valid_;
+            if (gave) out_.push_back(char(tx_payload_));
+            taken_ += took;
+            quiet_ = took || gave || top_.busy ? 0 : quiet_ + 1;
+            top_.clk = 1;
+            top_.eval();
+            ++cycles_;
+        }
+        busy_ += Clock::now() - begin;
+    }
+
+    // Bytes and commands from and to outside; waits for them at most ``wait`` milliseconds.
+    void exchange(int wait) {
+        if (taken_ == in_.size()) {
+            in_.clear();
+            taken_ = 0;
+        }
+        if (!out_.empty()) {
+            const ssize_t count = write(pty_, out_.data(), out_.size());
+            if (count > 0) out_.erase(0, size_t(count));
+            else if (errno != EAGAIN && errno != EINTR) die("pseudo-terminal write");
+        }
+        pollfd files[2] = {{0, POLLIN, 0}, {pty_, short(POLLIN | (out_.empty() ? 0 : POLLOUT)), 0}};
+        if (poll(files, 2, wait) < 0) {
+            if (errno == EINTR) return;
+            die("poll");
+        }
+        if (files[1].revents & POLLIN && in_.empty()) {
+            char bytes[4096];
+            const ssize_t count = read(pty_, bytes, sizeof bytes);
+            if (count > 0) in_.assign(bytes, size_t(count));
+            else if (errno != EAGAIN && errno != EINTR) die("pseudo-terminal read");
+        }
+        if (files[0].revents & (POLLIN | POLLHUP | POLLERR)) command();
+    }
+
+    void command() {
+        char bytes[256];
+        const ssize_t count = read(0, bytes, sizeof bytes);
+        if (count <= 0) {
+            running_ = false;
+            return;
+        }
+        for (ssize_t k = 0; k < count; ++k) {
+            if (bytes[k] != '\n') {
+                line_.push_back(bytes[k]);
+                continue;
+            }
+            if (line_ == "stats") print_statistics();
+            else if (line_ == "reset") { reset(); print_statistics(); }
+            else if (line_ == "quit") running_ = false;
+            else std::fprintf(stderr, "simulated board: no command \"%s\"\n", line_.c_str());
+            line_.clear();
+        }
+    }
+
+    void print_statistics() {
+        std::printf("{\"cycles\": %llu, \"seconds\": %.6f}\n", static_cast<unsigned long long>(cycles_), seconds(busy_));
+        std::fflush(stdout);
+    }
+
+    Vtop top_;
+    // Verilator writes the second of two underscores as its code.
+    CData &rx_valid_ = top_.rx___05Fvalid, &rx_payload_ = top_.rx___05Fpayload;
+    CData &tx_ready_ = top_.tx___05Fready;
+    const CData &rx_ready_ = top_.rx___05Fready;
+    const CData &tx_valid_ = top_.tx___05Fvalid, &tx_payload_ = top_.tx___05Fpayload;
+    const double limit_;
+    std::string path_;
+    const int pty_;
+    std::string in_, out_, line_;  // from the host, to the host, from the parent
+    size_t taken_ = 0;             // of in_
+    int quiet_ = 0;                // cycles without anything happening
+    bool running_ = true;
+    uint64_t cycles_ = 0;
+    Clock::duration busy_{};
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGINT, SIG_IGN);  // the parent's to handle
+    VerilatedContext context;
+    Board board{context, argc > 1 ? std::atof(argv[1]) : 3600.0};
+    return board.run();
+}

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A simulated board as a child process."""
+
+from __future__ import annotations
+
+import json
+import selectors
+import signal
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from nomul.model.errors import NomulError
+
+__all__ = ["BoardProcess"]
+
+
+class BoardProcess:
+    """Runs a simulated board; use it as a context manager.
+
+    Parameters
+    ----------
+    program : Path
+        From :func:`~nomul.sim.board.build_board`.
+    limit_s : float
+        Wall-clock seconds after which the board ends by itself.
+
+    Attributes
+    ----------
+    port : str
+        The pseudo-terminal that a host opens like a serial port.
+
+    Raises
+    ------
+    NomulError
+        If the program does not start.
+    """
+
+    def __init__(self, program: Path, *, limit_s: float = 3600.0):
+        self._pending = b""
+        self._last: dict[str, Any] = {}
+        try:
+            self._process = subprocess.Popen(
+                [str(program), str(limit_s)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
+                start_new_session=True)  # an interrupt from the terminal is the host's to handle
+        except OSError as error:
+            raise NomulError(f"simulated board: {program} does not start: {error.strerror}") from error
+        try:
+            self.port: str = self._line(10.0)["pty"]
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> BoardProcess:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.poll() is None
+
+    def statistics(self) -> dict[str, float]:
+        """``cycles`` simulated and ``seconds`` spent on them, since the start."""
+        self._ask("stats")
+        self._last = self._line(10.0)
+        return dict(self._last)
+
+    def reset(self) -> None:
+        """Presses the board's reset button."""
+        self._ask("reset")
+        self._line(10.0)
+
+    def kill(self) -> None:
+        """Ends the process without any grace, as a crash would."""
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+
+    def close(self) -> dict[str, float]:
+        """Ends the process; the last statistics, as far as they are known."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        if not stdin.closed:
+            stdin.close()
+            try:
+                self._process.wait(5.0)
+                self._last = self._line(1.0)
+            except (subprocess.TimeoutExpired, NomulError):
+                self._process.kill()
+                self._process.wait()
+            stdout.close()
+        return dict(self._last)
+
+    def _ask(self, command: str) -> None:
+        stdin = self._process.stdin
+        assert stdin is not None
+        try:
+            stdin.write(f"{command}\n".encode())
+        except (OSError, ValueError) as error:
+            raise NomulError(f"simulated board: it has ended (status {self._process.poll()})") from error
+
+    def _line(self, limit_s: float) -> dict[str, Any]:
+        """The next line of JSON from the board."""
+        stdout = self._process.stdout
+        assert stdout is not None
+        end = time.monotonic() + limit_s
+        with selectors.DefaultSelector() as selector:
+            selector.register(stdout, selectors.EVENT_READ)
+            while b"\n" not in self._pending:
+                if not selector.select(max(0.0, end - time.monotonic())):
+                    raise NomulError(f"simulated board: no answer within {limit_s:g} s")
+                chunk = stdout.read(4096)
+                if not chunk:
+                    raise NomulError(f"simulated board: it has ended (status {self._process.wait(5.0)})")
+                self._pending += chunk
+        line, _, self._pending = self._pending.partition(b"\n")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
