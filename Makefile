@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+# Every target sets up what it needs in .venv; nothing is installed elsewhere.
+
+PYTHON ?= python3
+EXTRAS ?= dev
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS ?= 2
+
+.PHONY: demo test sweep lint bench setup clean help
+.DEFAULT_GOAL := help
+
+help:            ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: setup      ## a trained model writes Python on the simulated core
+	@$(BIN)/nomul run --tokens 160 "def read_lines(path):"
+
+test: setup      ## all tests but the long sweeps
+	$(BIN)/pytest -q -n $(JOBS) --dist worksteal -m "not sweep"
+
+sweep: setup     ## the long sweeps
+	$(BIN)/pytest -q -n $(JOBS) --dist worksteal -m sweep
+
+lint: setup build/types/nomul  ## ruff and mypy
+	$(BIN)/ruff check .
+	MYPYPATH=build/types $(BIN)/mypy -p nomul.model -p nomul.sim -p nomul.hw -p nomul.host -p nomul.train
+
+bench: setup     ## area, Fmax, cycles, tokens per second: build/bench.json
+	$(BIN)/nomul bench --json > build/bench.json
+	@echo build/bench.json
+
+setup: $(VENV)/installed-$(EXTRAS)
+
+# What pip cannot bring is asked for by the name of its Debian package, before anything else is done.
+$(VENV)/installed-$(EXTRAS): pyproject.toml
+	@for need in g++ make perl; do command -v $$need >/dev/null || \
+	  { echo "nomul: $$need is missing: apt-get install $$need" >&2; exit 1; }; done
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "nomul: Python 3.11 or newer is needed: apt-get install python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' || \
+	  { echo "nomul: Python's venv is missing: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'
+	@touch $@
+
+# mypy wants the namespace that setuptools makes on installation.
+build/types/nomul:
+	@mkdir -p $@ && for part in model sim hw host train; do ln -sfn ../../../$$part $@/$$part; done
+
+clean:           ## everything generated, the environment included
+	rm -rf build $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
