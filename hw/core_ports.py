@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a core shows to the rest of the chip: tokens in, tokens out, one byte-wide memory bus."""
 
-from __future__ import annotations
-
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 

@@ -18,10 +18,31 @@ from enum import IntEnum
 from .errors import NomulError
 
 __all__ = [
-    "ADDRESS_BITS", "CRC_POLYNOMIAL", "CRC_RESIDUE", "HEADER_BYTES", "MAX_CHECKSUM", "MAX_DATA",
-    "MAX_FRAME", "MAX_POLL", "MAX_PROMPT", "MAX_STEPS", "REGIONS", "REGION_SHIFT", "RESPONSE", "SLIP_END",
-    "SLIP_ESC", "SLIP_ESC_END", "SLIP_ESC_ESC", "TOKEN_BITS", "VERSION", "Command", "Identity", "JobState",
-    "Region", "Status", "Statistics",
+    "ADDRESS_BITS",
+    "CRC_POLYNOMIAL",
+    "CRC_RESIDUE",
+    "HEADER_BYTES",
+    "MAX_CHECKSUM",
+    "MAX_DATA",
+    "MAX_FRAME",
+    "MAX_POLL",
+    "MAX_PROMPT",
+    "MAX_STEPS",
+    "REGIONS",
+    "REGION_SHIFT",
+    "RESPONSE",
+    "SLIP_END",
+    "SLIP_ESC",
+    "SLIP_ESC_END",
+    "SLIP_ESC_ESC",
+    "TOKEN_BITS",
+    "VERSION",
+    "Command",
+    "Identity",
+    "JobState",
+    "Region",
+    "Statistics",
+    "Status",
 ]
 
 VERSION = 1        #: protocol version, 3 bits of ``kind``
