@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What several commands share: the shipped model, options, JSON output."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nomul.model.checkpoint import Checkpoint
+from nomul.model.core_config import CoreConfig
+from nomul.model.errors import NomulError
+from nomul.model.fold import Model, fold
+from nomul.model.program import Image, compile_model
+from nomul.model.store import load
+
+__all__ = ["Loaded", "compile_for", "core_option", "json_option", "load_any", "print_json", "shipped"]
+
+SHIPPED = "stdlib-1m3"  #: The model on the simulated board when none is named.
+
+
+@cache
+def shipped() -> Path:
+    """The folder of the shipped on-chip model."""
+    return Path(str(resources.files("nomul.models").joinpath(SHIPPED)))
+
+
+class Loaded:
+    """A model from a model file, or from a checkpoint folder, ternarised on the spot.
+
+    Attributes
+    ----------
+    model : Model
+    header : dict
+        Of the model file; of a checkpoint only its name and tokenizer.
+    checkpoint : Checkpoint or None
+        Where the float weights are, if they are at hand.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.checkpoint: Checkpoint | None = None
+        self.model: Model
+        self.header: dict[str, Any]
+        if path.is_dir() and (path / "config.json").is_file():
+            self.checkpoint = Checkpoint(path)
+            self.model = fold(self.checkpoint)
+            self.header = {"name": path.name, "tokenizer": tokenizer_of(self.model)}
+        elif path.is_dir():
+            raise NomulError(f"{path}: the folder has no config.json; name a checkpoint or a file")
+        else:
+            self.model, self.header = load(path)
+            if (path.parent / "config.json").is_file():
+                self.checkpoint = Checkpoint(path.parent)
+
+
+def tokenizer_of(model: Model) -> str:
+    """Kind of tokenizer that goes with a vocabulary."""
+    return "bytes" if model.geometry.vocab == 256 else "tokenizer.json"
+
+
+def load_any(path: str | None) -> Loaded:
+    """A model by path; the shipped one by default."""
+    chosen = Path(path) if path is not None else shipped() / "model.nomul"
+    if not chosen.exists():
+        raise NomulError(f"{chosen}: no such file or folder")
+    return Loaded(chosen)
+
+
+def compile_for(model: Model, *, engine: str, bytes_per_beat: int) -> tuple[Image, CoreConfig]:
+    """Image of a model and the core that it runs on: the released one if the model fits it, else one grown for it."""
+    config = CoreConfig(engine=engine, bytes_per_beat=bytes_per_beat)
+    image = compile_model(
+        model, bytes_per_beat=config.bytes_per_beat, tile_outputs=config.tile_outputs
+    )
+    try:
+        config.check(image)
+    except NomulError:
+        config = CoreConfig.for_geometry(
+            model.geometry, engine=engine, bytes_per_beat=bytes_per_beat
+        ).grown_for(image)
+    return image, config
+
+
+def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--json``: machine-readable output."""
+    return click.option("as_json", "--json", is_flag=True, help="Print JSON.")(command)
+
+
+def core_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--engine`` and ``--bytes-per-beat`` of the generated core."""
+    command = click.option(
+        "--engine", type=click.Choice(["select", "table"]), default="select", show_default=True,
+        help="Ternary engine.",
+    )(command)  # fmt: skip
+    return click.option(
+        "--bytes-per-beat", type=click.IntRange(min=1), default=36, show_default=True,
+        help="Weight bytes a cycle; five trits each.",
+    )(command)  # fmt: skip
+
+
+def print_json(value: Any) -> None:
+    """Indented JSON on standard output."""
+    click.echo(json.dumps(value, indent=2))

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``nomul eval``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from nomul.model.errors import NomulError
+from nomul.sim.evaluate import (
+    Engine,
+    FloatEngine,
+    GoldenEngine,
+    Result,
+    agreement,
+    evaluate,
+    sequence_parts,
+    text_parts,
+)
+
+from .common import Loaded, compile_for, core_option, json_option, load_any, print_json
+
+_ENGINES = ("float", "golden", "sim")
+
+
+def _tokens(loaded: Loaded, text: str | None, ids: Path | None) -> np.ndarray:
+    if (text is None) == (ids is None):
+        raise click.UsageError("name a TEXT file or --ids, one of the two")
+    if ids is not None:
+        try:
+            tokens = np.load(ids, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise NomulError(f"{ids}: no array of token ids can be read: {error}") from None
+        if tokens.dtype.kind not in "iu" or tokens.ndim != 1:
+            raise NomulError(f"{ids}: is {tokens.dtype} {list(tokens.shape)}; expected integers [T]")
+    else:
+        if loaded.header.get("tokenizer") != "bytes":
+            raise NomulError(f"{loaded.path}: its tokens are no bytes; give token ids with --ids")
+        assert text is not None
+        try:
+            tokens = np.frombuffer(Path(text).read_bytes(), dtype=np.uint8)
+        except OSError as error:
+            raise NomulError(f"{text}: {error.strerror}") from None
+    vocab = loaded.model.geometry.vocab
+    if tokens.size == 0:
+        raise NomulError(f"{ids or text}: empty; there is nothing to predict")
+    wrong = np.flatnonzero((tokens < 0) | (tokens >= vocab))
+    if wrong.size:
+        raise NomulError(
+            f"{ids or text}: token {int(tokens[wrong[0]])} at position {int(wrong[0])} lies outside the "
+            f"vocabulary of {vocab}"
+        )
+    return tokens.astype(np.int64)
+
+
+def _engine(name: str, loaded: Loaded, engine: str, bytes_per_beat: int) -> Engine:
+    if name == "float":
+        if loaded.checkpoint is None:
+            raise NomulError(
+                f"{loaded.path}: a model file has no float weights; name its checkpoint folder"
+            )
+        from nomul.sim.reference import Reference
+
+        return FloatEngine(Reference(loaded.checkpoint))
+    image, config = compile_for(loaded.model, engine=engine, bytes_per_beat=bytes_per_beat)
+    if name == "golden":
+        return GoldenEngine(image)
+    from .board import SimulatedEngine
+
+    return SimulatedEngine(image, config)
+
+
+@click.command("eval")
+@click.argument("model")
+@click.argument("text", required=False)
+@click.option("--engine", "engines", default="golden", show_default=True,
+              metavar="NAME[,NAME]", help=f"Of {', '.join(_ENGINES)}; two are compared.")  # fmt: skip
+@click.option("--ids", type=click.Path(path_type=Path), metavar="FILE.npy", help="Token ids [T].")
+@click.option("--logits", type=click.Path(path_type=Path), metavar="FILE.npz",
+              help="Write logits [T, V] of the first engine; row t follows token t.")  # fmt: skip
+@core_option
+@json_option
+def eval_command(
+    model: str,
+    text: str | None,
+    engines: str,
+    ids: Path | None,
+    logits: Path | None,
+    engine: str,
+    bytes_per_beat: int,
+    as_json: bool,
+) -> None:
+    """Bits per token of MODEL on a TEXT file, and how often two engines agree on the next token.
+
+    \b
+    Example:
+      nomul eval models/stdlib-1m3 README.md --engine float,golden
+    """
+    names = engines.split(",")
+    if len(names) > 2 or not set(names) <= set(_ENGINES) or len(set(names)) < len(names):
+        raise click.UsageError(f"--engine {engines}: one or two of {', '.join(_ENGINES)}")
+    loaded = load_any(model)
+    tokens = _tokens(loaded, text, ids)
+    results: dict[str, Result] = {}
+    seconds: dict[str, float] = {}
+    for number, name in enumerate(names):
+        built = _engine(name, loaded, engine, bytes_per_beat)
+        begin = time.perf_counter()
+        parts = text_parts(tokens) if ids is None else sequence_parts(tokens)
+        keep = logits is not None and number == 0
+        results[name] = evaluate(built, parts, keep_logits=keep)
+        seconds[name] = time.perf_counter() - begin
+    if logits is not None:
+        with logits.open("wb") as file:
+            np.savez(file, logits=results[names[0]].logits)
+    report = _report(results, seconds)
+    if as_json:
+        print_json(report)
+        return
+    for name, figures in report["engines"].items():
+        click.echo(
+            f"{name:<7} {figures['bits_per_token']:.4f} bits a token over {report['tokens']:,} tokens, "
+            f"{figures['tokens_per_second']:,.0f} tokens/s"
+        )
+    if "agreement" in report:
+        click.echo(f"same next token at {report['agreement']:.3%} of positions")
+
+
+def _report(results: dict[str, Result], seconds: dict[str, float]) -> dict[str, Any]:
+    report: dict[str, Any] = {
+        "tokens": next(iter(results.values())).tokens,
+        "engines": {
+            name: {
+                "bits_per_token": round(result.bits_per_token, 6),
+                "tokens_per_second": round(result.tokens / seconds[name], 1),
+            }
+            for name, result in results.items()
+        },
+    }
+    if len(results) == 2:
+        a, b = results.values()
+        report["agreement"] = round(agreement(a, b), 6)
+        report["bits_ratio"] = round(b.bits_per_token / a.bits_per_token, 6)
+    return report
