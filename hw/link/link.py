@@ -269,7 +269,7 @@ class Link(wiring.Component):
                 m.d.sync += pointer.eq(pointer + 1)
                 m.next = "WRITE FIRST"
             with m.State("WRITE FIRST"):
-                m.d.sync += [pointer.eq(pointer + 1), byte.eq(get.data)]
+                m.d.sync += byte.eq(get.data)
                 m.next = "WRITE"
             with m.State("WRITE"):
                 m.d.comb += bus.write.eq(1)
