@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the units of a core hand to one another: layouts and signatures, each written down once.
 
-Widths come from the instruction set and the number contract. ``L`` is the number of lanes; arrays over
-lanes are arrays for one lane too.
+Widths come from the instruction set and the number contract. ``L`` is the number of lanes; arrays
+over lanes are arrays for one lane too.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from amaranth.hdl import signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
-
 from nomul.model import isa
 from nomul.model.numbers import NORM_BITS, VECTOR_LANES
 from nomul.model.protocol import TOKEN_BITS
@@ -58,7 +57,7 @@ NORM_ADDRESS_BITS = _width(isa.Quant, "norm")
 #: A scalar of :mod:`nomul.model.scalar`; zero is all zeros.
 ScalarLayout = data.StructLayout({"mantissa": MANTISSA_BITS, "exponent": signed(EXPONENT_BITS)})
 
-#: Beats of the quantiser to the engine: four activations; ``last`` ends a lane's part of a chunk.
+#: Beats of the quantiser to the engine: four activations; ``last`` ends a chunk of all lanes.
 ActsLayout = data.StructLayout({"x": data.ArrayLayout(signed(8), VECTOR_LANES), "last": 1})
 
 #: A tile for the engine: the next ``outputs · chunks`` weight beats.
@@ -68,8 +67,8 @@ TileLayout = data.StructLayout({"outputs": _OUTPUTS, "chunks": _width(isa.Tile, 
 NormLayout = data.ArrayLayout(unsigned(NORM_BITS), VECTOR_LANES)
 
 
-def PassLayout(lanes: int) -> data.StructLayout:  # noqa: N802 (a shape, named like one)
-    """A pass for the vector unit: :class:`nomul.model.isa.Pass` with the register's values, or ``EMBED``."""
+def PassLayout(lanes: int) -> data.StructLayout:
+    """A pass for the vector unit: :class:`nomul.model.isa.Pass` with its scale, or ``EMBED``."""
     return data.StructLayout({
         "mode": MODE_BITS,
         "outputs": _OUTPUTS,
@@ -81,8 +80,8 @@ def PassLayout(lanes: int) -> data.StructLayout:  # noqa: N802 (a shape, named l
     })
 
 
-def QuantLayout(lanes: int) -> data.StructLayout:  # noqa: N802
-    """A quantisation for the vector unit: :class:`nomul.model.isa.Quant` with the register's values."""
+def QuantLayout(lanes: int) -> data.StructLayout:
+    """A quantisation for the vector unit: :class:`nomul.model.isa.Quant` with its reciprocal."""
     return data.StructLayout({
         "source": 1,
         "elements": _ELEMENTS,
@@ -91,7 +90,7 @@ def QuantLayout(lanes: int) -> data.StructLayout:  # noqa: N802
     })
 
 
-def RowRequestLayout(lanes: int) -> data.StructLayout:  # noqa: N802
+def RowRequestLayout(lanes: int) -> data.StructLayout:
     """Embedding rows to read: the token of each lane, elements and distance of rows in bytes."""
     return data.StructLayout({
         "elements": _width(isa.Embed, "elements"),
@@ -100,7 +99,7 @@ def RowRequestLayout(lanes: int) -> data.StructLayout:  # noqa: N802
     })
 
 
-def RowLayout(lanes: int) -> data.StructLayout:  # noqa: N802
+def RowLayout(lanes: int) -> data.StructLayout:
     """One element of each lane's embedding row, with the scales of the rows."""
     return data.StructLayout({
         "value": data.ArrayLayout(signed(8), lanes),
@@ -108,12 +107,12 @@ def RowLayout(lanes: int) -> data.StructLayout:  # noqa: N802
     })
 
 
-def SumsLayout(lanes: int, bits: int) -> data.StructLayout:  # noqa: N802
+def SumsLayout(lanes: int, bits: int) -> data.StructLayout:
     """A finished output of the engine: exact sums of ``bits``; ``last`` ends a tile."""
     return data.StructLayout({"sum": data.ArrayLayout(signed(bits), lanes), "last": 1})
 
 
-def StatsLayout(lanes: int) -> data.StructLayout:  # noqa: N802
+def StatsLayout(lanes: int) -> data.StructLayout:
     """What the latest reducing pass leaves behind, exact integers, per lane."""
     return data.StructLayout({
         "max": data.ArrayLayout(data.ArrayLayout(unsigned(MAX_BITS), lanes), MAXIMA),
@@ -122,7 +121,7 @@ def StatsLayout(lanes: int) -> data.StructLayout:  # noqa: N802
     })
 
 
-def WeightLayout(bytes_per_beat: int) -> data.ArrayLayout:  # noqa: N802
+def WeightLayout(bytes_per_beat: int) -> data.ArrayLayout:
     """A weight beat: ``G`` bytes of five trits."""
     return data.ArrayLayout(unsigned(8), bytes_per_beat)
 
