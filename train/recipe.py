@@ -182,7 +182,7 @@ class _Windows:
         while True:
             rows = self._rows()
             chance = rng.random((rows.shape[1] // width, len(rows), 1))
-            chance[0] = 0  # a new epoch cuts the text elsewhere
+            chance[0] = -1  # a new epoch cuts the text elsewhere
             restarts = torch.from_numpy(chance < self.recipe.restart).to(self.device)
             for start in range(0, rows.shape[1] - 1, width):
                 fresh = restarts[start // width]
