@@ -345,6 +345,7 @@ def train(recipe: Recipe, corpus: Corpus, folder: Path, *, device: str = "cuda",
         smoothing.fill_(recipe.smoothing * on)
 
     smoothing = torch.zeros((), device=where)
+    regular = True
     regularise(True)
     optimiser = _optimiser(model, recipe, fused=where.type == "cuda")
     parameters = list(model.parameters())
@@ -382,8 +383,9 @@ def train(recipe: Recipe, corpus: Corpus, folder: Path, *, device: str = "cuda",
             record(best)
             if progress >= 1:
                 break
-        regular = progress < recipe.regular_until
-        regularise(regular)
+        if regular and progress >= recipe.regular_until:
+            regular = False
+            regularise(False)
         windows.tests = recipe.tests + (recipe.tests_end - recipe.tests) * progress
         for group in optimiser.param_groups:
             group["lr"] = group["peak"] * recipe.rate(progress)
