@@ -1,0 +1,380 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the program of a token: fetches, decodes, hands work to the units, counts cycles."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal, Value, signed, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from nomul.model import isa
+from nomul.model.counters import COUNTER_BYTES, EXPOSED, Counter, counter_words
+from nomul.model.isa import INSTRUCTION_BYTES, OPCODE_BITS, Mode, Statistic
+from nomul.model.protocol import TOKEN_BITS
+
+from .ports import (
+    EMBED,
+    PassLayout,
+    QuantLayout,
+    RowRequestLayout,
+    ScalarLayout,
+    StatsLayout,
+    TileLayout,
+)
+from .scalar import ScalarUnit
+
+__all__ = ["ProgramSignature", "SaturatedLayout", "Sequencer", "TokensLayout"]
+
+_WORD_BITS = 8 * INSTRUCTION_BYTES
+_SETTLE = 2  # cycles that the vector unit may take to show that it is not idle
+
+#: Values limited by the vector unit since reset.
+SaturatedLayout = data.StructLayout({"residual": 16, "t": 16})
+
+
+def TokensLayout(lanes: int) -> data.StructLayout:
+    """A token for every lane; ``fresh``: the lane's recurrent state counts as zero before it."""
+    return data.StructLayout({
+        "token": data.ArrayLayout(unsigned(TOKEN_BITS), lanes),
+        "fresh": data.ArrayLayout(unsigned(1), lanes),
+    })
+
+
+class ProgramSignature(wiring.Signature):
+    """The sequencer's port of program memory.
+
+    Members
+    -------
+    address : ``Out(range(words))``
+    enable : ``Out(1)``
+        Moves the memory's two stages on by one cycle; low, they hold.
+    data : ``In(64)``
+        The instruction whose address was shown two enabled cycles ago.
+    """
+
+    def __init__(self, *, words: int) -> None:
+        super().__init__({
+            "address": Out(range(words)),
+            "enable": Out(1),
+            "data": In(_WORD_BITS),
+        })
+
+
+def _field(word: Value, kind: type, name: str) -> Value:
+    """Bits of an instruction's field."""
+    for field, low, width, is_signed in isa.layout(kind):
+        if field == name:
+            bits = word[low : low + width]
+            return bits.as_signed() if is_signed else bits
+    raise KeyError(f"{kind.__name__} has no field {name}")
+
+
+class Sequencer(wiring.Component):
+    """Executes one token's program, instruction by instruction.
+
+    Instructions are fetched ahead, so one is issued every cycle unless it must wait: for the scalar unit
+    (each operation takes :attr:`ScalarUnit.LATENCY <.scalar.ScalarUnit.LATENCY>` cycles), for room in the stream
+    that it goes to, and, if it is a Stat or the End, until the vector unit is idle. Pass and Quant carry the
+    values that registers have after all earlier instructions. A work item is offered in the cycle after its
+    instruction is issued; the first instruction is issued 4 cycles after the token was taken.
+
+    What is no instruction (an unknown opcode, mode or statistic, or the end of program memory) ends the
+    token: ``flush`` strikes, ``ERROR`` is set, and zeros are delivered. So does ``give_up``, but delivers nothing.
+
+    Parameters
+    ----------
+    lanes : int
+        ``L``, at least 1.
+    program_words : int
+        Size of program memory in instructions, at least 2.
+
+    Members
+    -------
+    token_i : ``In(stream.Signature(TokensLayout(lanes)))``
+    token_o : ``Out(stream.Signature(ArrayLayout(16, lanes)))``
+        ``best`` after the token.
+    program : ``Out(ProgramSignature(words=program_words))``
+    pass_o, quant_o, tile_o, row_o : ``Out(stream.Signature(...))``
+        Work for the vector unit's passes (``PassLayout``), its quantiser (``QuantLayout``), the engine
+        (``TileLayout``) and the embedding reader (``RowRequestLayout``).
+    stats : ``In(StatsLayout(lanes))``
+    idle : ``In(1)``
+        The vector unit has no pass, and ``stats`` and ``best`` are right. Must fall within two cycles after a pass
+        is taken.
+    best : ``In(ArrayLayout(16, lanes))``
+    saturated : ``In(SaturatedLayout)``
+    beat : ``In(1)``
+        The engine takes a weight beat in this cycle.
+    give_up : ``In(1)``
+        Gives up the token in progress.
+    start : ``Out(1)``
+        One cycle, when a token is taken: weights are streamed from the beginning.
+    flush : ``Out(1)``
+        One cycle: all units drop what they do.
+    busy : ``Out(1)``
+        From the cycle after a token is taken until its result is taken.
+    fresh : ``Out(ArrayLayout(1, lanes))``
+        Of the token in progress.
+    counters : ``Out(ArrayLayout(32, counter_words(lanes)))``
+        In the order of :class:`nomul.model.counters.Counter`.
+    """
+
+    def __init__(self, *, lanes: int, program_words: int):
+        if lanes < 1:
+            raise ValueError(f"Sequencer: lanes is {lanes}; it must be at least 1")
+        if program_words < 2:
+            raise ValueError(f"Sequencer: program_words is {program_words}; it must be at least 2")
+        self.lanes = lanes
+        self.program_words = program_words
+        super().__init__({
+            "token_i": In(stream.Signature(TokensLayout(lanes))),
+            "token_o": Out(stream.Signature(data.ArrayLayout(unsigned(TOKEN_BITS), lanes))),
+            "program": Out(ProgramSignature(words=program_words)),
+            "pass_o": Out(stream.Signature(PassLayout(lanes))),
+            "quant_o": Out(stream.Signature(QuantLayout(lanes))),
+            "tile_o": Out(stream.Signature(TileLayout)),
+            "row_o": Out(stream.Signature(RowRequestLayout(lanes))),
+            "stats": In(StatsLayout(lanes)),
+            "idle": In(1),
+            "best": In(data.ArrayLayout(unsigned(TOKEN_BITS), lanes)),
+            "saturated": In(SaturatedLayout),
+            "beat": In(1),
+            "give_up": In(1),
+            "start": Out(1),
+            "flush": Out(1),
+            "busy": Out(1),
+            "fresh": Out(data.ArrayLayout(unsigned(1), lanes)),
+            "counters": Out(data.ArrayLayout(unsigned(8 * COUNTER_BYTES), counter_words(lanes))),
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        scalar = ScalarUnit(lanes=self.lanes)
+        m.submodules.scalar = ResetInserter(self.flush)(scalar)
+        m.d.comb += scalar.stats.eq(self.stats)
+
+        # Token in, token out.
+        token = Signal(TokensLayout(self.lanes))
+        run, end, fail, giving_up = Signal(), Signal(), Signal(), Signal()
+        error = Signal()
+        m.d.comb += [
+            self.fresh.eq(token.fresh),
+            self.busy.eq(run | self.token_o.valid),
+            self.token_i.ready.eq(~self.busy & ~self.give_up),
+            self.start.eq(self.token_i.valid & self.token_i.ready),
+            giving_up.eq(self.busy & self.give_up),
+            self.flush.eq(fail | giving_up),
+            scalar.clear.eq(self.start),
+        ]
+        with m.If(self.token_o.ready | giving_up):
+            m.d.sync += self.token_o.valid.eq(0)
+        with m.If(self.start):
+            m.d.sync += [run.eq(1), error.eq(0), token.eq(self.token_i.payload)]
+        with m.Elif(giving_up):
+            m.d.sync += run.eq(0)
+        with m.Elif(end | fail):
+            m.d.sync += [
+                run.eq(0), error.eq(fail),
+                self.token_o.valid.eq(1),
+                self.token_o.payload.as_value().eq(Mux(fail, 0, self.best.as_value())),
+            ]
+
+        step, issue = Signal(), Signal()
+        word, d = self.fetch(m, run, step)
+        m.d.comb += [step.eq(~d.valid | issue), self.program.enable.eq(step)]
+
+        # Issue: what the decoded instruction needs, and what it does in that cycle.
+        settling = Signal(_SETTLE)
+        quiet = Signal()
+        m.d.sync += settling.eq(Cat(self.pass_o.valid, settling))
+        m.d.comb += quiet.eq(self.idle & ~self.pass_o.valid & ~settling.any())
+        ready = scalar.command.ready
+        free = {
+            name: ~port.valid | port.ready for name, port in (
+                ("pass", self.pass_o), ("quant", self.quant_o), ("tile", self.tile_o),
+                ("row", self.row_o),
+            )
+        }
+        go = {
+            "scalar": d.scalar & ready,
+            "stat": d.stat & ready & quiet,
+            "embed": d.embed & free["pass"] & free["row"],
+            "quant": d.quant & ready & free["quant"],
+            "pass": d["pass"] & ready & free["pass"],
+            "tile": d.tile & free["tile"],
+        }
+        going = {}
+        for name, condition in go.items():
+            going[name] = Signal(name=f"go_{name}")
+            m.d.comb += going[name].eq(run & d.valid & condition)
+        m.d.comb += [
+            issue.eq(Cat(going.values()).any()),
+            end.eq(run & d.valid & d.end & ready & quiet),
+            fail.eq(run & d.valid & d.bad),
+            scalar.command.valid.eq(run & d.valid & (d.scalar | d.stat & quiet)),
+        ]
+        m.d.comb += scalar.command.payload.ra.eq(d.ra)
+        self.work(m, scalar, word, going, token)
+        self.count(m, scalar, word, run, error, going, d.valid & (d.stat & ready | d.end) & ~quiet)
+        return m
+
+    def fetch(self, m: Module, run: Signal, step: Signal) -> tuple[Signal, Signal]:
+        """Two stages in the memory, then one that decodes; all move on together with ``step``.
+
+        Returns the instruction's word and what it is.
+        """
+        word = Signal(_WORD_BITS)
+        kinds = ("scalar", "stat", "embed", "quant", "pass", "tile", "end")
+        flags = dict.fromkeys(("valid", "bad", *kinds), 1)
+        d = Signal(data.StructLayout({**flags, "ra": range(isa.REGISTERS)}))
+        pc = Signal(range(self.program_words + 1))
+        beyond = pc == self.program_words
+        valid, outside = Signal(2), Signal(2)
+        m.d.comb += self.program.address.eq(pc)
+        with m.If(self.start):
+            m.d.sync += [pc.eq(0), valid.eq(0), d.valid.eq(0)]
+        with m.Elif(run & step):
+            m.d.sync += [
+                pc.eq(Mux(beyond, pc, pc + 1)),
+                valid.eq(Cat(1, valid)), outside.eq(Cat(beyond, outside)),
+                word.eq(self.program.data), d.valid.eq(valid[1]),
+            ]
+
+        # Fields are looked at as they leave the memory.
+        fetched = self.program.data
+        opcode = fetched[:OPCODE_BITS]
+        with m.If(run & step):
+            m.d.sync += [
+                d.scalar.eq(opcode.matches(*(
+                    k.OPCODE for k in (isa.Const, isa.Mul, isa.Add, isa.Recip, isa.Rsqrt)
+                ))),
+                d.stat.eq(opcode == isa.Stat.OPCODE),
+                d.embed.eq(opcode == isa.Embed.OPCODE),
+                d.quant.eq(opcode == isa.Quant.OPCODE),
+                d["pass"].eq(opcode == isa.Pass.OPCODE),
+                d.tile.eq(opcode == isa.Tile.OPCODE),
+                d.end.eq(opcode == isa.End.OPCODE),
+                d.ra.eq(_field(fetched, isa.Mul, "ra")),
+            ]
+            for kind in (isa.Quant, isa.Pass):
+                with m.If(opcode == kind.OPCODE):
+                    m.d.sync += d.ra.eq(_field(fetched, kind, "rs"))
+            bad = Signal()
+            m.d.comb += bad.eq(
+                outside[1]
+                | (opcode > max(kind.OPCODE for kind in isa.INSTRUCTIONS))
+                | (opcode == isa.Pass.OPCODE) & (_field(fetched, isa.Pass, "mode") > max(Mode))
+                | (opcode == isa.Stat.OPCODE)
+                & (_field(fetched, isa.Stat, "statistic") > max(Statistic))
+            )
+            m.d.sync += d.bad.eq(bad)
+            with m.If(bad):
+                m.d.sync += [d[kind].eq(0) for kind in kinds]
+        return word, d
+
+    def work(
+        self, m: Module, scalar: ScalarUnit, word: Signal, going: dict[str, Signal], token: Signal
+    ) -> None:
+        """Commands to the scalar unit; work items into the registers of the streams."""
+        command = scalar.command.payload
+        m.d.comb += [
+            command.op.eq(word[:OPCODE_BITS]),
+            command.rd.eq(_field(word, isa.Mul, "rd")),
+            command.rb.eq(_field(word, isa.Mul, "rb")),
+            command.mantissa.eq(_field(word, isa.Const, "mantissa")),
+            command.exponent.eq(_field(word, isa.Const, "exponent")),
+            command.statistic.eq(_field(word, isa.Stat, "statistic")),
+        ]
+        for port in (self.pass_o, self.quant_o, self.tile_o, self.row_o):
+            with m.If(port.ready | self.flush):
+                m.d.sync += port.valid.eq(0)
+
+        def same(kind: type, payload: Value, names: tuple[str, ...]) -> list:
+            return [payload[name].eq(_field(word, kind, name)) for name in names]
+
+        to_pass = self.pass_o.payload
+        with m.If(going["pass"]):
+            m.d.sync += [
+                self.pass_o.valid.eq(1),
+                *same(isa.Pass, to_pass, ("mode", "outputs", "address", "shift", "vectors", "square")),
+                to_pass.scale.eq(scalar.value),
+            ]
+        with m.If(going["embed"]):
+            m.d.sync += [
+                self.pass_o.valid.eq(1),
+                to_pass.mode.eq(EMBED),
+                to_pass.outputs.eq(_field(word, isa.Embed, "elements")),
+                to_pass.address.eq(_field(word, isa.Embed, "norm")),
+                *same(isa.Embed, to_pass, ("shift", "vectors", "square")),
+                self.row_o.valid.eq(1),
+                *same(isa.Embed, self.row_o.payload, ("elements", "stride")),
+                self.row_o.payload.token.eq(token.token),
+            ]
+        with m.If(going["quant"]):
+            m.d.sync += [
+                self.quant_o.valid.eq(1),
+                *same(isa.Quant, self.quant_o.payload, ("source", "elements", "norm")),
+                self.quant_o.payload.reciprocal.eq(scalar.value),
+            ]
+        with m.If(going["tile"]):
+            m.d.sync += [
+                self.tile_o.valid.eq(1),
+                *same(isa.Tile, self.tile_o.payload, ("outputs", "chunks")),
+            ]
+
+    def count(
+        self, m: Module, scalar: ScalarUnit, word: Signal, run: Signal, error: Signal,
+        going: dict[str, Signal], draining: Value,
+    ) -> None:
+        """The counters: every cycle of a token is a beat or has one cause."""
+        outputs, chunks = _field(word, isa.Tile, "outputs"), _field(word, isa.Tile, "chunks")
+        product = Signal(len(outputs) + len(chunks))
+        product_valid, quantised, due = Signal(), Signal(), Signal()
+        owed = Signal(signed(_WORD_BITS // 2))  # beats of tiles issued; below 0 while the product is made
+        m.d.sync += [
+            product.eq(outputs * chunks), product_valid.eq(going["tile"]),
+            owed.eq(owed + Mux(product_valid, product, 0) - self.beat),
+        ]
+        with m.If(going["quant"]):
+            m.d.sync += [quantised.eq(1), due.eq(1)]
+        with m.If(going["tile"]):
+            m.d.sync += due.eq(0)
+        with m.If(self.start):
+            m.d.sync += [owed.eq(0), product_valid.eq(0), quantised.eq(0), due.eq(0)]
+
+        causes = [
+            (Counter.BEATS, self.beat),
+            (Counter.EXPOSED_EMBED, ~quantised),
+            (Counter.EXPOSED_ACTS, due | product_valid | (owed > 0)),
+            (Counter.EXPOSED_DRAIN, draining),
+            (Counter.EXPOSED_SCALAR, 1),
+        ]
+        assert {cause for cause, _ in causes} == {Counter.BEATS, *EXPOSED}
+        hit = Signal(len(causes))
+        m.d.sync += hit.eq(0)
+        taken: Value | int = 0
+        for k, (_, condition) in enumerate(causes):
+            m.d.sync += hit[k].eq(run & condition & ~taken)
+            taken = taken | condition
+        for k, (cause, _) in enumerate([*causes, (Counter.TOKEN_CYCLES, None)]):
+            counter = Signal(8 * COUNTER_BYTES, name=cause.name.lower())
+            with m.If(self.start):
+                m.d.sync += counter.eq(0)
+            with m.Elif(hit[k] if k < len(causes) else hit.any()):
+                m.d.sync += counter.eq(counter + 1)
+            m.d.comb += self.counters[cause].eq(counter)
+
+        scale = Signal(data.ArrayLayout(ScalarLayout, self.lanes))
+        is_logits = _field(word, isa.Pass, "mode") == Mode.LOGITS
+        with m.If(going["pass"] & is_logits):
+            m.d.sync += scale.eq(scalar.value)
+        m.d.comb += [
+            self.counters[Counter.SATURATED_RESIDUAL].eq(self.saturated.residual),
+            self.counters[Counter.SATURATED_T].eq(self.saturated.t),
+            self.counters[Counter.ERROR].eq(error),
+        ]
+        for lane in range(self.lanes):
+            at = Counter.LOGIT_SCALE + 2 * lane
+            m.d.comb += [
+                self.counters[at].eq(scale[lane].mantissa),
+                self.counters[at + 1].eq(scale[lane].exponent),  # sign extended
+            ]
