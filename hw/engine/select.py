@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine that decodes trits, selects activations and adds them: short latency, nothing to build."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.lib import data
+
+from .accumulate import LEAD
+from .ports import Engine
+from .tree import adder_tree, delay, tree_stages
+
+__all__ = ["SelectEngine"]
+
+#: Levels of adders between two registers.
+_LEVELS = 2
+
+
+def decode(byte: Value) -> list[Value]:
+    """Digits (0, 1 or 2 for the trits 0, +1, -1) of a weight byte: the ASTC trit block decoder."""
+    b = [byte[k] for k in range(8)]
+    top = b[4] & b[3] & b[2]
+    c = Mux(top, Cat(b[0], b[1], b[5], b[6], b[7]), Cat(*b[:5]))
+    two = Const(2, 2)
+    high = Mux(b[6] & b[5], Cat(b[7], Const(0, 1), two), Cat(b[5], b[6], b[7], Const(0, 1)))
+    high = Mux(top, Cat(two, two), high)
+    low = Mux(
+        c[1] & c[0],
+        Cat(c[2] & ~c[3], c[3], c[4], Const(0, 1), two),
+        Mux(
+            c[3] & c[2],
+            Cat(c[0], c[1], two, two),
+            Cat(c[0] & ~c[1], c[1], c[2], c[3], c[4], Const(0, 1)),
+        ),
+    )
+    return [low[0:2], low[2:4], low[4:6], high[0:2], high[2:4]]
+
+
+class SelectEngine(Engine):
+    """Ternary engine that decodes each byte and adds the activations, their negatives, or nothing.
+
+    An activation is held beside its negative, so one LUT4 per bit is the whole product. The adder tree
+    has two levels between registers. Nothing is built: the first weight beat of a chunk may be taken in
+    the cycle after its last activations. The activations of the next chunk are taken while one streams.
+
+    .. code-block:: text
+
+        cycle            0     1      2       3       …  depth   depth+1  depth+2
+        weights   beat taken
+                         decode select+2 add  2 add …    …       sum
+        sums                                                              offered
+
+    Parameters, attributes and members are those of :class:`nomul.hw.engine.ports.Engine`.
+    """
+
+    prepare = 1
+
+    @property
+    def depth(self) -> int:
+        """Register stages from a beat being taken to its terms reaching the accumulator."""
+        return max(LEAD, 1 + tree_stages(self.chunk, levels=_LEVELS, remain=2))
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        count = self.lanes * self.chunk
+        pair = data.StructLayout({"plus": signed(8), "minus": signed(8)})
+        vector = data.ArrayLayout(pair, count)
+
+        # The next chunk shifts in here, lane 0 first …
+        coming, is_coming = Signal(vector, reset_less=True), Signal()
+        m.d.comb += self.acts.ready.eq(~is_coming)
+        with m.If(self.acts.valid & self.acts.ready):
+            new = [Cat(x, (-x)[:8]) for x in self.acts.payload.x]
+            m.d.sync += [
+                coming.eq(Cat(coming.as_value()[pair.size * self.acts_per_beat:], *new)),
+                is_coming.eq(self.acts.payload.last),
+            ]
+
+        # … and stands here while its weights stream; a beat needs it in the cycle after it was taken.
+        now, is_now = Signal(vector, reset_less=True), Signal()
+        walk = self.connect_walk(m, available=is_now | is_coming)
+        with m.If(is_coming & ~is_now):
+            m.d.sync += [now.eq(coming), is_now.eq(1), is_coming.eq(0)]
+        with m.If(walk.end):
+            m.d.sync += is_now.eq(0)
+
+        digits = []
+        for byte in self.weights.payload:
+            for digit in decode(byte):
+                register = Signal(2, reset_less=True)
+                m.d.sync += register.eq(digit)
+                digits.append(register)
+
+        lanes = []
+        for lane in range(self.lanes):
+            terms: list[Value] = []
+            for k, digit in enumerate(digits):
+                act = now[lane * self.chunk + k]
+                term = Signal(signed(8), name=f"term{lane}_{k}")
+                with m.Switch(digit):
+                    with m.Case(1):
+                        m.d.comb += term.eq(act.plus)
+                    with m.Case(2):
+                        m.d.comb += term.eq(act.minus)
+                terms.append(term)
+            terms = adder_tree(m, terms, levels=_LEVELS, remain=2)
+            for _ in range(self.depth - 1 - tree_stages(self.chunk, levels=_LEVELS, remain=2)):
+                terms = [delay(m, term) for term in terms]
+            lanes.append(terms)
+        self.connect_terms(m, walk, lanes)
+        return m
