@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints in the published layout: ``config.json`` and safetensors, in one file or in shards.
 
-The safetensors container is parsed here, strictly, because NumPy has no bfloat16 and because whatever
-is wrong with a file shall be said in one line that names the tensor.
+The safetensors container is parsed here, strictly, because NumPy has no bfloat16 and because
+whatever is wrong with a file shall be said in one line that names the tensor.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+import re
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ def _is_ternary(name: str) -> bool:
 
 # -- config.json ---------------------------------------------------------------------------------
 
-# What must hold: field, default of the published configuration class (None: required), allowed values.
+# What must hold: field, default of the published configuration (None: required), allowed values.
 _FIXED: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
     ("model_type", None, ("hgrn_bit",)),
     ("use_short_conv", False, (False,)),
@@ -358,10 +359,10 @@ def _read_shards(index: Path) -> tuple[dict[str, _Stored], tuple[Path, ...]]:
     if not isinstance(places, dict) or not places:
         raise NomulError(f"{index}: weight_map is missing or empty; {_AGAIN}")
     for name, shard in places.items():
-        if not isinstance(shard, str) or Path(shard).name != shard or "\0" in shard:
+        if not isinstance(shard, str) or not re.fullmatch(r"[^/\\\0]+\.safetensors", shard):
             raise NomulError(
                 f"{index}: weight_map places tensor {name} in {shard!r}, "
-                f"which is no file name; {_AGAIN}"
+                f"which is no name of a safetensors file; {_AGAIN}"
             )
     shards = tuple(index.with_name(shard) for shard in sorted(set(places.values())))
     tensors: dict[str, _Stored] = {}
@@ -555,8 +556,8 @@ def write_checkpoint(
 def random_checkpoint(geometry: Geometry, seed: int) -> Checkpoint:
     """A small random checkpoint in memory, bfloat16 values.
 
-    Statistics are those of the upstream fixture: embeddings and lower bounds have deviation 1, matrices
-    0.05; norm weights lie about 1 with deviation 0.3.
+    Statistics are those of the upstream fixture: embeddings and lower bounds have deviation 1,
+    matrices 0.05; norm weights lie about 1 with deviation 0.3.
     """
     rng = np.random.default_rng(seed)
     tensors: dict[str, np.ndarray] = {}

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The container of a ``.nomul`` file: a JSON header and named arrays, with checksums.
 
-``docs/model-file.md`` has the layout. The container knows nothing of models; :mod:`nomul.model.store` says what a model puts in.
+``docs/model-file.md`` has the layout. The container knows nothing of models;
+:mod:`nomul.model.store` says what a model puts in.
 """
 
 from __future__ import annotations
