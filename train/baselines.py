@@ -43,9 +43,9 @@ def _find(table: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 class Ngram:
     """A byte n-gram model with interpolated Kneser–Ney smoothing.
 
-    The highest order counts occurrences, each lower one the distinct bytes seen before a gram; each
-    order takes the discount ``n₁/(n₁ + 2·n₂)``, or ½ where nothing was seen once, and gives what that leaves to the next, the last to
-    the uniform distribution over 256 bytes.
+    The highest order counts occurrences, each lower one the distinct bytes seen before a gram;
+    each order takes the discount ``n₁/(n₁ + 2·n₂)``, or ½ where nothing was seen once, and gives
+    what that leaves to the next, the last to the uniform distribution over 256 bytes.
 
     Parameters
     ----------

@@ -20,7 +20,8 @@ __all__ = ["PROMPTS", "trit_statistics", "write_card"]
 
 #: Prompt and seed of each sample in a card, fixed before any sample was seen.
 PROMPTS: tuple[tuple[bytes, int], ...] = (
-    (b"", 0), (b"import ", 1), (b"def ", 2), (b"class ", 3), (b'"""', 4), (b"    def __init__(self", 5),
+    (b"", 0), (b"import ", 1), (b"def ", 2), (b"class ", 3), (b'"""', 4),
+    (b"    def __init__(self", 5),
 )
 
 Sampler = Callable[[bytes, int], bytes]
@@ -78,8 +79,8 @@ def write_card(folder: Path, corpus: Corpus, *, title: str, sampler: Sampler | N
     except (OSError, ValueError, KeyError) as error:
         raise NomulError(f"{folder}/run.json: not the record of a run ({error})") from error
     if run["corpus"] != corpus.manifest():
-        raise NomulError(f"{folder}/run.json: the run had another corpus ({run['corpus']['source']}); "
-                         f"give that one")
+        raise NomulError(f"{folder}/run.json: the run had another corpus "
+                         f"({run['corpus']['source']}); give that one")
     model = import_checkpoint(folder)
     if sampler is None:
         def sampler(prompt: bytes, seed: int) -> bytes:
@@ -98,9 +99,9 @@ def write_card(folder: Path, corpus: Corpus, *, title: str, sampler: Sampler | N
     lines = [
         f"# {title}",
         "",
-        f"A MatMul-free language model over bytes: d = {recipe['hidden']}, m = {recipe['intermediate']}, "
-        f"{recipe['layers']} layers, {run['ternary_weights']:,} ternary weights. "
-        "`model.safetensors` and `config.json` have the published `hgrn_bit` layout (bfloat16).",
+        f"A MatMul-free language model over bytes: d = {recipe['hidden']}, "
+        f"m = {recipe['intermediate']}, {recipe['layers']} layers, {run['ternary_weights']:,} ternary "
+        "weights. `model.safetensors` and `config.json` have the published `hgrn_bit` layout (bfloat16).",
         "",
         "## How well",
         "",
@@ -108,11 +109,11 @@ def write_card(folder: Path, corpus: Corpus, *, title: str, sampler: Sampler | N
         "|---|---|",
         *(f"| {name} | {value:.4f} |" for name, value in figures.items()),
         "",
-        f"Held-out text: consecutive segments of {SEGMENT} bytes, each from zero state with byte 0x00 as the "
-        "context of its first byte; the mean of −log₂ p over all bytes. The 5-gram reads the text as one "
-        "stream. The checkpoint is the best of the run's evaluations on this same text "
-        f"({len(history)} of them; the last gave {last['held_out_bpb']:.4f}); the loss on the training "
-        f"text was then {last['train_bpb']:.4f}, with the recipe's noise.",
+        f"Held-out text: consecutive segments of {SEGMENT} bytes, each from zero state with byte "
+        "0x00 as the context of its first byte; the mean of −log₂ p over all bytes. The 5-gram reads "
+        "the text as one stream. The checkpoint is the best of the run's evaluations on this same text "
+        f"({len(history)} of them; the last gave {last['held_out_bpb']:.4f}); the training text's "
+        f"was then {last['train_bpb']:.4f}, with the recipe's noise.",
         "",
         "## Data",
         "",
@@ -120,14 +121,15 @@ def write_card(folder: Path, corpus: Corpus, *, title: str, sampler: Sampler | N
         "",
         "| part | documents | bytes | SHA-256 |",
         "|---|---|---|---|",
-        *(f"| {name.replace('_', '-')} | {part['documents']:,} | {part['bytes']:,} | `{part['sha256']}` |"
+        *(f"| {name.replace('_', '-')} | {part['documents']:,} | {part['bytes']:,} "
+          f"| `{part['sha256']}` |"
           for name, part in run["corpus"]["parts"].items()),
         "",
         "## Training",
         "",
         f"{run['steps']:,} steps, {run['bytes'] / 1e6:,.0f} MB in {run['epochs']} epochs, "
-        f"{run['seconds']:.0f} s on {run['device']} with PyTorch {run['torch']} (scan: {run['scan']}), "
-        f"seed {recipe['seed']}. Recipe (`nomul.train.recipe.Recipe`):",
+        f"{run['seconds']:.0f} s on {run['device']} with PyTorch {run['torch']} "
+        f"(scan: {run['scan']}), seed {recipe['seed']}. Recipe (`nomul.train.recipe.Recipe`):",
         "",
         "```text",
         *(f"{key} = {value}" for key, value in recipe.items()),
@@ -135,7 +137,8 @@ def write_card(folder: Path, corpus: Corpus, *, title: str, sampler: Sampler | N
         "",
         "| run | training bits per byte | held-out bits per byte |",
         "|---|---|---|",
-        *(f"| {e['progress']:.0%} | {e['train_bpb']:.4f} | {e['held_out_bpb']:.4f} |" for e in history),
+        *(f"| {e['progress']:.0%} | {e['train_bpb']:.4f} | {e['held_out_bpb']:.4f} |"
+          for e in history),
         "",
         "## Trits",
         "",

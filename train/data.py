@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The corpus: CPython's own standard library, which every machine has.
 
-A *document* is one ``*.py`` file of the running interpreter's standard library (site-packages left out),
-preceded by one byte 0x00, which is therefore the begin marker; the few files that hold a 0x00 themselves, or
-nothing, are left out. The split is by file and depends on path and size alone: a file outside any folder
-of tests is *held out* when the first eight bytes of its path's SHA-256, as a fraction of 2⁶⁴, are below 1/16
-and it is no larger than 128 KiB (one file, a manual as string literals, would be most of the text). All else is for training, in two parts: the library proper and its tests, which are larger and of another style.
+A *document* is one ``*.py`` file of the running interpreter's standard library (site-packages
+left out), preceded by one byte 0x00, which is therefore the begin marker; the few files that hold
+a 0x00 themselves, or nothing, are left out. The split is by file and depends on path and size
+alone: a file outside any folder of tests is *held out* when the first eight bytes of its path's
+SHA-256, as a fraction of 2⁶⁴, are below 1/16 and it is no larger than 128 KiB (one file, a manual
+as string literals, would be most of the text). All else is for training, in two parts: the
+library proper and its tests, which are larger and of another style.
 """
 
 from __future__ import annotations
@@ -20,14 +22,16 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-
 from nomul.model.errors import NomulError
 
-__all__ = ["BEGIN", "HELD_OUT", "Corpus", "export_corpus", "load_corpus", "part_of", "standard_library"]
+__all__ = [
+    "BEGIN", "HELD_OUT", "HELD_OUT_LIMIT", "Corpus", "export_corpus", "load_corpus", "part_of",
+    "standard_library",
+]
 
 #: Byte that begins every document, and the context of the first byte of every text.
 BEGIN = 0
-#: Share of the files outside tests that is held out, and the largest of them: about 5 % of the bytes.
+#: Share of the files outside tests that is held out (about 5 % of the bytes), and their limit.
 HELD_OUT = 1 / 16
 HELD_OUT_LIMIT = 128 * 1024
 
@@ -113,15 +117,15 @@ def standard_library(root: Path | None = None) -> Corpus:
                 parts[part_of(path, len(source))].append(bytes([BEGIN]) + source)
     for part, documents in parts.items():
         if not documents:
-            raise NomulError(f"{root}: no *.py files for the part '{part}' of the corpus; use a Python "
-                             f"with its full standard library, sources and tests")
+            raise NomulError(f"{root}: no *.py files for the part '{part}' of the corpus; use a "
+                             f"Python with its full standard library, sources and tests")
     version = ".".join(map(str, sys.version_info[:3]))
     return Corpus(python=version, **{part: np.frombuffer(b"".join(documents), dtype=np.uint8)
                                      for part, documents in parts.items()})
 
 
 def export_corpus(corpus: Corpus, folder: Path) -> None:
-    """Writes ``PART.bin.xz`` for each part and ``manifest.json``: for training on another machine."""
+    """Writes ``PART.bin.xz`` for each part and ``manifest.json``: to train elsewhere."""
     folder.mkdir(parents=True, exist_ok=True)
     for part in _PARTS:
         packed = lzma.compress(getattr(corpus, part).tobytes(), preset=6)

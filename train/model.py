@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The architecture in plain PyTorch, for training, in the published checkpoint layout.
 
-A MatMul-free LM (arXiv 2406.02528): every matrix is a :class:`BitLinear`, whose forward pass is the deployed one
-(int8 activations times trits, accumulated exactly) and whose backward pass takes both roundings for the identity.
-Matrix products run in the dtype ``exact``: float32 and float64 hold every sum; bfloat16, on the tensor cores,
-holds every operand and rounds only the finished sum, which training does not notice.
+A MatMul-free LM (arXiv 2406.02528): every matrix is a :class:`BitLinear`, whose forward pass is
+the deployed one (int8 activations times trits, accumulated exactly) and whose backward pass takes
+both roundings for the identity. Matrix products run in the dtype ``exact``: float32 and float64
+hold every sum; bfloat16, on the tensor cores, holds every operand and rounds only the finished
+sum, which training does not notice.
 """
 
 from __future__ import annotations
@@ -15,12 +16,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from nomul.model.errors import NomulError
+from nomul.model.geometry import Geometry
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-
-from nomul.model.errors import NomulError
-from nomul.model.geometry import Geometry
 
 from .scan import scan
 
@@ -100,7 +100,7 @@ class BitLinear(nn.Module):
 
 
 class _Dropout(nn.Module):
-    """Dropout whose share is a buffer, so that a change compiles nothing anew; off until first set."""
+    """Dropout whose share is a buffer, so that a change compiles nothing anew."""
 
     share: Tensor
 
@@ -236,7 +236,9 @@ class MatMulFreeLM(nn.Module):
         state : Tensor, shape ``[layers, B, d]``
             State after the last token.
         """
-        x, state = self.features(tokens, self.initial_state(len(tokens)) if state is None else state)
+        if state is None:
+            state = self.initial_state(len(tokens))
+        x, state = self.features(tokens, state)
         return self.head(x), state
 
 
@@ -270,7 +272,8 @@ def import_checkpoint(folder: Path) -> MatMulFreeLM:
     try:
         config = json.loads((folder / "config.json").read_text())
         if config["model_type"] != "hgrn_bit":
-            raise NomulError(f"{folder}/config.json: model_type is {config['model_type']!r}, not 'hgrn_bit'")
+            raise NomulError(f"{folder}/config.json: model_type is {config['model_type']!r}; "
+                             f"it must be 'hgrn_bit'")
         d = config["hidden_size"]
         m = config.get("intermediate_size")
         geometry = Geometry(

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training recipe, all of it: hyper-parameters, data order, schedule, judging.
 
-The training text is read as a stream: every epoch shuffles the documents, joins them and cuts them into ``batch``
-rows; each step takes the next ``window`` bytes of every row and carries the recurrent state over, detached. Now
-and then a row restarts as a judged segment does: zero state, byte 0x00 as the first context.
+The training text is read as a stream: every epoch shuffles the documents, joins them and cuts
+them into ``batch`` rows; each step takes the next ``window`` bytes of every row and carries the
+recurrent state over, detached. Now and then a row restarts as a judged segment does: zero state,
+byte 0x00 as the first context.
 
-*Held-out bits per byte* is defined by :func:`bits_per_byte`: the text is cut into consecutive segments of 4096
-bytes (the last may be shorter), each starts from zero state with byte 0x00 as the context of its first byte,
-and the figure is the mean of −log₂ p over all bytes.
+*Held-out bits per byte* is defined by :func:`bits_per_byte`: the text is cut into consecutive
+segments of 4096 bytes (the last may be shorter), each starts from zero state with byte 0x00 as
+the context of its first byte, and the figure is the mean of −log₂ p over all bytes.
 """
 
 from __future__ import annotations
@@ -27,10 +28,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-
 from nomul.model.errors import NomulError
 from nomul.model.geometry import Geometry
+from torch import Tensor
 
 from .data import BEGIN, Corpus, load_corpus, standard_library
 from .model import MatMulFreeLM, export_checkpoint, import_checkpoint
@@ -44,7 +44,7 @@ SEGMENT = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Hyper-parameters of one run. ``steps`` makes it reproducible, ``seconds`` fits it to a budget.
+    """Hyper-parameters of one run. ``steps`` makes it reproducible, ``seconds`` fits a budget.
 
     Parameters
     ----------
@@ -65,12 +65,13 @@ class Recipe:
     beta1, beta2, clip : float
         AdamW's moments and the largest gradient norm.
     dropout, noise, smoothing : float
-        Dropout of embeddings and residual branches; share of input bytes replaced by random ones; label
-        smoothing.
+        Dropout of embeddings and residual branches; share of input bytes replaced by random ones;
+        label smoothing.
     regular_until : float
         Fraction of the run after which these three are off.
     tests, tests_end : float
-        Share of the test documents in an epoch at the start and at the end, a straight line between.
+        Share of the test documents in an epoch at the start and at the end, a straight line
+        between.
     restart : float
         Share of rows that restart in a step.
     ema : float
@@ -117,7 +118,8 @@ class Recipe:
             if getattr(self, name) < 1:
                 raise NomulError(f"recipe: {name} is {getattr(self, name)}; it must be at least 1")
         if self.steps < 0 or (self.steps == 0 and self.seconds <= 0):
-            raise NomulError(f"recipe: steps is {self.steps} and seconds {self.seconds}; give a length")
+            raise NomulError(f"recipe: steps is {self.steps} and seconds {self.seconds}; "
+                             f"give a length")
         for name in ("warmup", "decay_until", "dropout", "noise", "smoothing", "tests", "tests_end",
                      "restart", "ema", "regular_until"):
             if not 0 <= getattr(self, name) <= 1:
@@ -126,7 +128,8 @@ class Recipe:
     @property
     def geometry(self) -> Geometry:
         """Sizes of the model."""
-        return Geometry(hidden=self.hidden, intermediate=self.intermediate, layers=self.layers, vocab=256)
+        return Geometry(hidden=self.hidden, intermediate=self.intermediate, layers=self.layers,
+                        vocab=256)
 
     def rate(self, progress: float) -> float:
         """Learning rate at a fraction of the run, relative to its peak."""
@@ -137,7 +140,7 @@ class Recipe:
 
     def with_settings(self, settings: list[str]) -> Recipe:
         """The recipe with ``NAME=VALUE`` settings applied."""
-        kinds = {field.name: type(field.default) for field in fields(self)}
+        kinds = {field.name: type(getattr(self, field.name)) for field in fields(self)}
         changes: dict[str, Any] = {}
         for setting in settings:
             name, _, value = setting.partition("=")
@@ -146,15 +149,17 @@ class Recipe:
             try:
                 changes[name] = kinds[name](value)
             except ValueError as error:
-                raise NomulError(f"recipe: {name} takes {kinds[name].__name__}, not {value!r}") from error
+                raise NomulError(f"recipe: {name} takes {kinds[name].__name__}, "
+                                 f"not {value!r}") from error
         return replace(self, **changes)
 
 
 class _Windows:
     """Endless windows of the training text (see the module's docstring).
 
-    Iteration gives ``(inputs, targets, fresh)``: int64 ``[batch, window]`` twice, and bool ``[batch, 1]``, the rows
-    whose state must be zero. Set ``tests`` to change the share of test documents of epochs to come.
+    Iteration gives ``(inputs, targets, fresh)``: int64 ``[batch, window]`` twice, and bool
+    ``[batch, 1]``, the rows whose state must be zero. Set ``tests`` to change the share of test
+    documents of epochs to come.
     """
 
     def __init__(self, recipe: Recipe, corpus: Corpus, device: torch.device):
@@ -166,11 +171,13 @@ class _Windows:
         rng = np.random.default_rng([self.recipe.seed, self.epochs])
         self.epochs += 1
         chosen = rng.random(len(self.test_documents)) < self.tests
-        documents = self.library + [d for d, c in zip(self.test_documents, chosen, strict=True) if c]
+        documents = self.library + [
+            document for document, take in zip(self.test_documents, chosen, strict=True) if take]
         text = np.concatenate([documents[k] for k in rng.permutation(len(documents))])
         unit = self.recipe.batch * self.recipe.window
         if len(text) < unit:
-            raise NomulError(f"recipe: batch × window is {unit} bytes, the training text only {len(text)}")
+            raise NomulError(f"recipe: batch × window is {unit} bytes, the training text only "
+                             f"{len(text)}")
         start = rng.integers(len(text) % unit + 1)
         rows = text[start : start + len(text) // unit * unit].reshape(self.recipe.batch, -1)
         rows = np.concatenate([np.full((len(rows), 1), BEGIN, np.uint8), rows], 1)
@@ -279,7 +286,8 @@ def train(recipe: Recipe, corpus: Corpus, folder: Path, *, device: str = "cuda",
     recipe : Recipe
     corpus : Corpus
     folder : Path
-        Gets ``config.json``, ``model.safetensors`` (bfloat16) and ``run.json``, the returned record.
+        Gets ``config.json``, ``model.safetensors`` (bfloat16) and ``run.json``, the returned
+        record.
     device : str
         ``"cuda"`` or ``"cpu"``.
     fast : bool
@@ -290,7 +298,8 @@ def train(recipe: Recipe, corpus: Corpus, folder: Path, *, device: str = "cuda",
     Returns
     -------
     dict
-        Recipe, corpus manifest, history, and ``held_out_bpb`` of the checkpoint as written and read back.
+        Recipe, corpus manifest, history, and ``held_out_bpb`` of the checkpoint as written and
+        read back.
 
     Raises
     ------
@@ -299,11 +308,12 @@ def train(recipe: Recipe, corpus: Corpus, folder: Path, *, device: str = "cuda",
     """
     where = torch.device(device)
     if where.type == "cuda" and not torch.cuda.is_available():
-        raise NomulError("train: no CUDA GPU here; use --device cpu (slow: for trying out) or another machine")
+        raise NomulError("train: no CUDA GPU here; use --device cpu (slow: for trying out) "
+                         "or another machine")
     fast = fast and where.type == "cuda"
     torch.manual_seed(recipe.seed)
     model = MatMulFreeLM(recipe.geometry, spread=recipe.spread).to(where)
-    judged = copy.deepcopy(model).eval()  # float32, never compiled: raw or averaged weights are put in
+    judged = copy.deepcopy(model).eval()  # float32, never compiled, takes the weights to judge
     average = {name: value.clone() for name, value in model.state_dict().items()}
     slow_scan = use_kernel(where)
     say(f"scan: {'one kernel' if slow_scan is None else f'plain PyTorch ({slow_scan})'}")
@@ -315,7 +325,7 @@ def train(recipe: Recipe, corpus: Corpus, folder: Path, *, device: str = "cuda",
         return plain - smoothing * (log_p.mean() + plain), plain.detach()
 
     def record(held_out: float) -> dict[str, Any]:
-        """Writes the record as it stands: a run that is cut off leaves its best checkpoint and this."""
+        """Writes the record as it stands: a run cut off leaves it and its best checkpoint."""
         gpu = where.type == "cuda"
         written = {
             "recipe": asdict(recipe),
@@ -363,7 +373,7 @@ def train(recipe: Recipe, corpus: Corpus, folder: Path, *, device: str = "cuda",
     while True:
         elapsed = time.monotonic() - start
         progress = min(step / recipe.steps if recipe.steps else elapsed / recipe.seconds, 1.0)
-        if progress >= len(history) / recipe.evaluations and step or progress >= 1:
+        if (progress >= len(history) / recipe.evaluations and step) or progress >= 1:
             source = average if recipe.ema else model.state_dict()
             judged.load_state_dict({k: v.bfloat16().float() for k, v in source.items()})
             held_out = bits_per_byte(judged, corpus.held_out)
@@ -414,13 +424,16 @@ def train(recipe: Recipe, corpus: Corpus, folder: Path, *, device: str = "cuda",
 
     shipped = bits_per_byte(import_checkpoint(folder).to(where), corpus.held_out)
     written = record(shipped)
-    say(f"best held-out {shipped:.4f} bits/byte, as shipped; {step} steps in {written['seconds']:.0f} s")
+    say(f"best held-out {shipped:.4f} bits/byte, as shipped; {step} steps in "
+        f"{written['seconds']:.0f} s")
     return written
 
 
 def _main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m nomul.train.recipe", description="Runs the recipe.")
-    parser.add_argument("--corpus", type=Path, help="exported corpus; default: this Python's library")
+    parser = argparse.ArgumentParser(prog="python -m nomul.train.recipe",
+                                     description="Runs the recipe.")
+    parser.add_argument("--corpus", type=Path,
+                        help="exported corpus; default: this Python's library")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--plain", action="store_true", help="no compilation, no bfloat16")

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The recurrence ``h[t] = f[t]·h[t-1] + b[t]``, parallel over time.
 
-:func:`scan` is one operator with a backward pass of its own. In plain PyTorch it doubles spans (log₂ T passes);
-on CUDA one Triton kernel a direction reads every value once. Both are the same function; :func:`use_kernel`
-turns the kernel on after it has proved equal to the plain form on the device at hand.
+:func:`scan` is one operator with a backward pass of its own. In plain PyTorch it doubles spans
+(log₂ T passes); on CUDA one Triton kernel a direction reads every value once. Both are the same
+function; :func:`use_kernel` turns the kernel on after it has proved equal to the plain form on
+the device at hand.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs variants of the recipe side by side on one GPU, a process each.
 
-``python -m nomul.train.sweep --corpus FOLDER --out FOLDER NAME:KEY=VALUE,KEY=VALUE ...`` leaves what
-:func:`nomul.train.recipe.train` writes in ``OUT/NAME`` and a table, best first, in ``OUT/sweep.json``.
+``python -m nomul.train.sweep --corpus FOLDER --out FOLDER NAME:KEY=VALUE,KEY=VALUE ...`` leaves
+what :func:`nomul.train.recipe.train` writes in ``OUT/NAME`` and a table, best first, in
+``OUT/sweep.json``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from nomul.model.errors import NomulError
 __all__ = ["sweep"]
 
 
-def sweep(variants: dict[str, list[str]], out: Path, *, common: list[str]) -> list[dict[str, object]]:
+def sweep(variants: dict[str, list[str]], out: Path, *,
+          common: list[str]) -> list[dict[str, object]]:
     """Trains every variant at the same time.
 
     Parameters
@@ -35,7 +37,8 @@ def sweep(variants: dict[str, list[str]], out: Path, *, common: list[str]) -> li
     Returns
     -------
     list of dict
-        ``name``, ``held_out_bpb``, ``steps`` and ``settings``, best first; a run that failed has no figures.
+        ``name``, ``held_out_bpb``, ``steps`` and ``settings``, best first; a run that failed has
+        no figures.
     """
     def follow(name: str, run: subprocess.Popen[str]) -> None:
         assert run.stdout is not None
@@ -73,7 +76,8 @@ def _variants(arguments: list[str]) -> dict[str, list[str]]:
     for argument in arguments:
         name, _, settings = argument.partition(":")
         if not name or name in variants or "/" in name:
-            raise NomulError(f"sweep: {argument!r} must be NAME:KEY=VALUE,… with a new name without '/'")
+            raise NomulError(f"sweep: {argument!r} must be NAME:KEY=VALUE,… with a new name "
+                             f"without '/'")
         variants[name] = [setting for setting in settings.split(",") if setting]
     return variants
 
@@ -81,10 +85,12 @@ def _variants(arguments: list[str]) -> dict[str, list[str]]:
 def _main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m nomul.train.sweep", description=__doc__)
     parser.add_argument("variant", nargs="+", help="NAME:KEY=VALUE,KEY=VALUE")
-    parser.add_argument("--corpus", type=Path, help="exported corpus; default: this Python's library")
+    parser.add_argument("--corpus", type=Path,
+                        help="exported corpus; default: this Python's library")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="for all variants")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE",
+                        help="for all variants")
     given = parser.parse_args(arguments)
     common = ["--device", given.device]
     if given.corpus:

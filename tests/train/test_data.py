@@ -84,5 +84,5 @@ def test_refuses_what_is_not_the_exported_corpus(library: Path, tmp_path: Path):
 def test_a_library_without_tests_is_refused(library: Path):
     for path in ("test/test_x.py", "pkg/idle_test/a.py", "pkg/tests/b.py"):
         (library / path).unlink()
-    with pytest.raises(NomulError, match="no \\*.py files for the part 'tests'"):
+    with pytest.raises(NomulError, match=r"no \*\.py files for the part 'tests'"):
         standard_library(library)

@@ -7,6 +7,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,19 +23,20 @@ from nomul.train.model import import_checkpoint  # noqa: E402
 from nomul.train.recipe import Recipe, bits_per_byte, generate, train  # noqa: E402
 from nomul.train.recipe import _Windows as Windows  # noqa: E402
 
-TINY = ["hidden=16", "intermediate=24", "layers=2", "batch=8", "window=32", "evaluations=2", "ema=0",
-        "lr=0.02", "steps=40"]
+TINY = ["hidden=16", "intermediate=24", "layers=2", "batch=8", "window=32", "evaluations=2",
+        "ema=0", "lr=0.02", "steps=40"]
 
 
 def _documents(count: int, first: int) -> np.ndarray:
-    text = "".join(f"\0def f{k}(a, b):\n    return a + b * {k}\n" for k in range(first, first + count))
+    text = "".join(f"\0def f{k}(a, b):\n    return a + b * {k}\n"
+                   for k in range(first, first + count))
     return np.frombuffer(text.encode(), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")
 def corpus() -> Corpus:
-    return Corpus(library=_documents(60, 100), tests=_documents(40, 200), held_out=_documents(20, 300),
-                  python="0.0.0")
+    return Corpus(library=_documents(60, 100), tests=_documents(40, 200),
+                  held_out=_documents(20, 300), python="0.0.0")
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +120,8 @@ def test_windows_stream_the_shuffled_documents(corpus: Corpus):
 
 
 def test_a_restarted_row_begins_as_a_judged_segment(corpus: Corpus):
-    stream = iter(Windows(Recipe().with_settings([*TINY, "restart=0.5"]), corpus, torch.device("cpu")))
+    recipe = Recipe().with_settings([*TINY, "restart=0.5"])
+    stream = iter(Windows(recipe, corpus, torch.device("cpu")))
     next(stream)
     inputs, _, fresh = next(stream)
     assert 0 < int(fresh.sum()) < len(fresh)
@@ -144,7 +147,8 @@ def test_the_card_says_it_all(run: Path, corpus: Corpus):
     assert card.count("Prompt `") == len(PROMPTS)
     for *_, minus, zero, plus in trit_statistics(run / "run"):
         assert minus + zero + plus == pytest.approx(1)
-    write_card(run / "run", corpus, title="Again", sampler=lambda prompt, seed: b"<sampled %d>" % seed,
+    write_card(run / "run", corpus, title="Again",
+               sampler=lambda prompt, seed: b"<sampled %d>" % seed,
                sampler_name="the integer model", more={"integer golden model": 1.2345})
     again = (run / "run" / "README.md").read_text()
     assert "<sampled 5>" in again
@@ -152,7 +156,7 @@ def test_the_card_says_it_all(run: Path, corpus: Corpus):
 
 
 def test_the_card_refuses_another_corpus(run: Path, corpus: Corpus):
-    other = Corpus(library=corpus.tests, tests=corpus.library, held_out=corpus.held_out, python="0.0.0")
+    other = replace(corpus, library=corpus.tests, tests=corpus.library)
     with pytest.raises(NomulError, match="another corpus"):
         write_card(run / "run", other, title="x")
 
@@ -172,7 +176,8 @@ def test_the_module_runs_from_the_command_line(run: Path, tmp_path: Path):
 
 @pytest.mark.parametrize(("settings", "message"), [
     (["depth=3"], "no setting 'depth'"), (["lr=fast"], "lr takes float, not 'fast'"),
-    (["batch=0"], "batch is 0"), (["dropout=1.5"], "dropout is 1.5"), (["seconds=0"], "give a length"),
+    (["batch=0"], "batch is 0"), (["dropout=1.5"], "dropout is 1.5"),
+    (["seconds=0"], "give a length"),
     (["batch=100000"], "the training text only"),
 ])
 def test_refuses_settings(run: Path, tmp_path: Path, settings: list[str], message: str):
