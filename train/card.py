@@ -99,9 +99,10 @@ def write_card(folder: Path, corpus: Corpus, *, title: str, sampler: Sampler | N
     lines = [
         f"# {title}",
         "",
-        f"A MatMul-free language model over bytes: d = {recipe['hidden']}, "
-        f"m = {recipe['intermediate']}, {recipe['layers']} layers, {run['ternary_weights']:,} ternary "
-        "weights. `model.safetensors` and `config.json` have the published `hgrn_bit` layout (bfloat16).",
+        "A MatMul-free language model over bytes: "
+        f"d = {recipe['hidden']}, m = {recipe['intermediate']}, {recipe['layers']} layers, "
+        f"{run['ternary_weights']:,} ternary weights. `model.safetensors` and `config.json` have "
+        "the published `hgrn_bit` layout (bfloat16).",
         "",
         "## How well",
         "",
@@ -110,10 +111,10 @@ def write_card(folder: Path, corpus: Corpus, *, title: str, sampler: Sampler | N
         *(f"| {name} | {value:.4f} |" for name, value in figures.items()),
         "",
         f"Held-out text: consecutive segments of {SEGMENT} bytes, each from zero state with byte "
-        "0x00 as the context of its first byte; the mean of −log₂ p over all bytes. The 5-gram reads "
-        "the text as one stream. The checkpoint is the best of the run's evaluations on this same text "
-        f"({len(history)} of them; the last gave {last['held_out_bpb']:.4f}); the training text's "
-        f"was then {last['train_bpb']:.4f}, with the recipe's noise.",
+        "0x00 as the context of its first byte; the mean of −log₂ p over all bytes. The 5-gram "
+        "reads the text as one stream. The checkpoint is the best of the run's evaluations on this "
+        f"same text ({len(history)} of them; the last gave {last['held_out_bpb']:.4f}); the "
+        f"training text's was then {last['train_bpb']:.4f}, with the recipe's noise.",
         "",
         "## Data",
         "",
