@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Vector memory: the residual stream and the product vector of each lane, in rows of four."""
+
+from __future__ import annotations
+
+from amaranth import Module, signed
+from amaranth.lib import data, memory, wiring
+from amaranth.lib.wiring import In, Out
+
+from nomul.model.numbers import SOURCE_BITS, VECTOR_LANES
+
+__all__ = ["RowsLayout", "VectorMemory"]
+
+
+def RowsLayout(lanes: int) -> data.ArrayLayout:
+    """A row of four elements of each lane."""
+    return data.ArrayLayout(data.ArrayLayout(signed(SOURCE_BITS), VECTOR_LANES), lanes)
+
+
+class VectorMemory(wiring.Component):
+    """Rows of four elements; written one element at a time, read a row at a time, all lanes alike.
+
+    Block RAM: one bank for each element of a row, 512 rows of a bank in each. What is written can be read
+    by an address of the next cycle.
+
+    Parameters
+    ----------
+    lanes : int
+    rows : int
+
+    Members
+    -------
+    write : ``In(1)``
+    write_element : ``In(n)``
+        Row times four plus place in the row.
+    write_data : ``In(ArrayLayout(signed(32), lanes))``
+    read_row : ``In(n)``
+    read_data : ``Out(RowsLayout(lanes))``
+        One cycle after ``read_row``, straight from the block RAM: to be registered before anything else.
+    """
+
+    def __init__(self, *, lanes: int, rows: int):
+        if lanes < 1 or rows < 1:
+            raise ValueError(f"VectorMemory has at least 1 lane and 1 row, not {lanes} and {rows}")
+        self.lanes = lanes
+        self.rows = rows
+        self.row_bits = max(1, (rows - 1).bit_length())
+        super().__init__({
+            "write": In(1),
+            "write_element": In(self.row_bits + 2),
+            "write_data": In(data.ArrayLayout(signed(SOURCE_BITS), lanes)),
+            "read_row": In(self.row_bits),
+            "read_data": Out(RowsLayout(lanes)),
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        for lane in range(self.lanes):
+            for place in range(VECTOR_LANES):
+                bank = memory.Memory(shape=signed(SOURCE_BITS), depth=self.rows, init=[])
+                m.submodules[f"bank_{lane}_{place}"] = bank
+                write, read = bank.write_port(), bank.read_port()
+                m.d.comb += [
+                    write.en.eq(self.write & (self.write_element[:2] == place)),
+                    write.addr.eq(self.write_element[2:]),
+                    write.data.eq(self.write_data[lane]),
+                    read.addr.eq(self.read_row),
+                    self.read_data[lane][place].eq(read.data),
+                ]
+        return m

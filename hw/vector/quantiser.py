@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The quantiser: from a vector to the engine's activations, four a cycle."""
+
+from __future__ import annotations
+
+from amaranth import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.lib import data, fifo, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from nomul.hw.ports import ActsLayout, NormSignature, QuantLayout
+from nomul.model.numbers import ACT_MAX, NORM_BITS, SOURCE_BITS, VECTOR_LANES
+from nomul.model.scalar import MANTISSA_BITS
+from nomul.model.ternary import TRITS_PER_BYTE
+
+from .arithmetic import delay, magnitude, multiply, total
+from .memory import RowsLayout
+
+__all__ = ["Quantiser"]
+
+_PIPE = 8  # cycles from an address to the beat at the output
+_ROOM = 16
+_SHIFT_BITS = 5
+_DROP = 28  # fraction bits of magnitude · factor
+_COARSE_BITS = MANTISSA_BITS + 7
+
+
+class Quantiser(wiring.Component):
+    """``q = round(127 · v / max|v|)``, ``v = source · norm``: one multiplication by a reciprocal an element.
+
+    Reads a row of four and a norm word each cycle that the engine has room for, and fills the last chunk with zeros.
+    Of each chunk come lane 0's beats, then lane 1's, and so on. 12 multipliers whatever the lanes.
+
+    .. code-block:: text
+
+        cycle   0      1        2    3         4      5         6               7      8         9
+                taken  address  row  row,norm  |.|,|.|  products  |v| by eights  18 bits  by factor  beat
+
+    Parameters
+    ----------
+    lanes : int
+    bytes_per_beat : int
+        ``G`` of the engine, a multiple of 4; a chunk is ``5 · G`` activations.
+    rows : int
+        Rows of vector memory before those of the product vector.
+    row_bits : int
+        Bits of a row's address.
+
+    Members
+    -------
+    quant_i : ``In(stream.Signature(QuantLayout(lanes)))``
+        Taken when the beats of the one before have left the pipeline.
+    acts : ``Out(stream.Signature(ActsLayout))``
+        ``last`` ends a chunk of all lanes.
+    norm : ``Out(NormSignature())``
+    row : ``Out(row_bits)``
+        Address at vector memory.
+    blocked : ``In(1)``
+        Vector memory reads another row in this cycle.
+    rows_data : ``In(RowsLayout(lanes))``
+        One cycle after ``row``.
+    """
+
+    def __init__(self, *, lanes: int, bytes_per_beat: int, rows: int, row_bits: int):
+        if bytes_per_beat < 4 or bytes_per_beat % 4:
+            raise ValueError(f"bytes_per_beat is {bytes_per_beat}; the quantiser takes a positive multiple of 4")
+        if lanes < 1:
+            raise ValueError(f"Quantiser has at least 1 lane, not {lanes}")
+        self.lanes = lanes
+        self.bytes_per_beat = bytes_per_beat
+        self.rows = rows
+        self.row_bits = row_bits
+        self.chunk_beats = TRITS_PER_BYTE * bytes_per_beat // VECTOR_LANES
+        super().__init__({
+            "quant_i": In(stream.Signature(QuantLayout(lanes))),
+            "acts": Out(stream.Signature(ActsLayout)),
+            "norm": Out(NormSignature()),
+            "row": Out(row_bits),
+            "blocked": In(1),
+            "rows_data": In(RowsLayout(lanes)),
+        })
+
+    @property
+    def latency(self) -> int:
+        """Cycles from ``quant_i`` taken to the first beat offered."""
+        return _PIPE + 1
+
+    def cycles(self, elements: int) -> int:
+        """Cycles from ``quant_i`` taken to the last beat taken, without stalls."""
+        chunks = -(-elements // (VECTOR_LANES * self.chunk_beats))
+        return self.latency + chunks * self.lanes * self.chunk_beats
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        setup = Signal(QuantLayout(self.lanes))
+        taken = self.quant_i.valid & self.quant_i.ready
+        new = self.quant_i.payload
+        with m.If(taken):
+            m.d.sync += setup.eq(new)
+
+        # Where the next beat lies; where its chunk began.
+        position = data.StructLayout({"row": self.row_bits, "norm": 20, "left": 14})
+        here, chunk = Signal(position), Signal(position)
+        left = Signal(range(self.chunk_beats))
+        lane = Signal(range(self.lanes))
+        running = Signal()
+        room = Signal(range(_ROOM + 1), init=_ROOM)
+        issue = running & (room != 0) & ~self.blocked
+        beat_last, lane_last = left == 0, lane == self.lanes - 1
+        following = Signal(position)
+        m.d.comb += [
+            following.row.eq(here.row + 1),
+            following.norm.eq(here.norm + 1),
+            following.left.eq(Mux(here.left < VECTOR_LANES, 0, here.left - VECTOR_LANES)),
+            self.row.eq(here.row),
+            self.norm.address.eq(here.norm),
+        ]
+        with m.If(issue):
+            m.d.sync += [here.eq(following), left.eq(left - 1)]
+            with m.If(beat_last):
+                m.d.sync += left.eq(self.chunk_beats - 1)
+                with m.If(~lane_last):
+                    m.d.sync += [here.eq(chunk), lane.eq(lane + 1)]
+                with m.Else():
+                    m.d.sync += [chunk.eq(following), lane.eq(0), running.eq(here.left > VECTOR_LANES)]
+        with m.If(taken):
+            begin = Signal(position)
+            m.d.comb += [
+                begin.row.eq(Mux(new.source, self.rows, 0)),
+                begin.norm.eq(new.norm),
+                begin.left.eq(new.elements),
+            ]
+            m.d.sync += [
+                here.eq(begin), chunk.eq(begin), running.eq(1),
+                left.eq(self.chunk_beats - 1), lane.eq(0),
+            ]  # fmt: skip
+        valids = delay(m, issue, _PIPE - 1, name="valid")
+        lasts = delay(m, beat_last & lane_last, _PIPE - 1, name="last")
+        lanes = delay(m, lane, _PIPE - 2, name="lane")
+        m.d.comb += self.quant_i.ready.eq(~running & ~Cat(valids[1:]).any())
+
+        # The reciprocal as a shift and 127/128 of its mantissa: m - (m + 63) / 128.
+        shifts = Signal(data.ArrayLayout(_SHIFT_BITS, self.lanes))
+        factors = Signal(data.ArrayLayout(MANTISSA_BITS, self.lanes))
+        for k in range(self.lanes):
+            mantissa, exponent = setup.reciprocal[k].mantissa, setup.reciprocal[k].exponent
+            part = Signal(MANTISSA_BITS, name=f"part_{k}")
+            m.d.sync += [
+                shifts[k].eq(1 - 2 * MANTISSA_BITS - exponent),
+                part.eq((mantissa + 63) >> 7),
+                factors[k].eq(mantissa - part),
+            ]
+
+        # Elements beyond the vector count as zero.
+        inside = [
+            delay(m, here.left > k, 2, name=f"inside_{k}")[-1] for k in range(VECTOR_LANES)
+        ]
+        row = Signal(data.ArrayLayout(signed(SOURCE_BITS), VECTOR_LANES))
+        m.d.sync += row.eq(self.rows_data[lanes[1]])
+        shift, factor = Signal(_SHIFT_BITS), Signal(MANTISSA_BITS)
+        m.d.sync += [shift.eq(shifts[lanes[3]]), factor.eq(factors[lanes[5]])]
+        fine = delay(m, shift[:3], 1, name="fine")[-1]
+        beat = Signal(ActsLayout)
+        for k in range(VECTOR_LANES):
+            source, norm = row[k], self.norm.data[k]
+            source_size = Signal(unsigned(SOURCE_BITS), name=f"source_{k}")
+            norm_size = Signal(unsigned(NORM_BITS), name=f"norm_{k}")
+            coarse = Signal(_COARSE_BITS, name=f"coarse_{k}")
+            size = Signal(MANTISSA_BITS, name=f"size_{k}")
+            product = Signal(2 * MANTISSA_BITS, name=f"product_{k}")
+            m.d.sync += [
+                source_size.eq(Mux(inside[k], magnitude(source), 0)),
+                norm_size.eq(magnitude(norm)),
+                coarse.eq(total(multiply(m, source_size, norm_size)) >> (shift & 0b11000)),
+                size.eq(coarse >> fine),
+                product.eq(size * factor),
+            ]
+            negative = delay(m, source[-1] ^ norm[-1], 5, name=f"negative_{k}")[-1]
+            q = (product[_DROP:] + product[_DROP - 1])[:8]
+            m.d.comb += beat.x[k].eq((q ^ negative.replicate(8)) + negative)
+
+        # Every beat on its way has its place here.
+        m.submodules.queue = queue = fifo.SyncFIFO(width=ActsLayout.size, depth=_ROOM)
+        m.d.comb += [
+            beat.last.eq(lasts[-1]),
+            queue.w_en.eq(valids[-1]),
+            queue.w_data.eq(beat),
+            self.acts.valid.eq(queue.r_rdy),
+            self.acts.payload.eq(queue.r_data),
+            queue.r_en.eq(self.acts.ready),
+        ]
+        freed = self.acts.valid & self.acts.ready
+        with m.If(issue & ~freed):
+            m.d.sync += room.eq(room - 1)
+        with m.Elif(freed & ~issue):
+            m.d.sync += room.eq(room + 1)
+        assert ACT_MAX == 127  # the factor above
+        return m

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The recurrence: forget gates, recurrent state and its activation, one element a cycle."""
+
+from __future__ import annotations
+
+from amaranth import Module, Mux, Signal, signed
+from amaranth.lib import data, memory, wiring
+from amaranth.lib.wiring import In, Out
+
+from nomul.model.numbers import SIGMA_FRAC, STATE_BITS, STATE_FRAC, T_FRAC
+
+from .arithmetic import delay, multiply, rounded
+from .sigma import Sigma
+
+__all__ = ["Recurrence"]
+
+_KEEP_BITS = SIGMA_FRAC + 1
+_T_DROP = STATE_FRAC - T_FRAC
+
+
+class Recurrence(wiring.Component):
+    """``h += keep · (silu - h)``, then ``activated = h · σ(h)``; ``keep`` from an earlier pass.
+
+    Three memories in block RAM: ``keep`` and ``activated``, ``hidden`` deep, and the state, ``layers · hidden``
+    deep, 24 bits an element. A strobe announces each element; its value follows two cycles later.
+
+    .. code-block:: text
+
+        update     __/‾\\__________
+        silu       _____| 2 cycles |x|
+        state read 0, written 6; activated written 13 cycles after the strobe
+
+    Parameters
+    ----------
+    lanes, hidden, layers : int
+
+    Attributes
+    ----------
+    latency : int
+        Cycles from ``update`` until ``activated`` and state can be read.
+
+    Members
+    -------
+    start_forget, start_update, start_read : ``In(1)``
+        Begin a pass: element 0 is next.
+    address : ``In(20)``
+        With ``start_update``: the layer's first element of state.
+    fresh : ``In(lanes)``
+        State reads as zero.
+    forget : ``In(1)``
+        ``keep`` of the next element comes in two cycles.
+    keep : ``In(ArrayLayout(unsigned(17), lanes))``
+    update : ``In(1)``
+        ``silu`` of the next element comes in two cycles.
+    silu : ``In(ArrayLayout(signed(24), lanes))``
+    read : ``In(1)``
+        Reads ``activated``, the next element each time.
+    activated : ``Out(ArrayLayout(signed(24), lanes))``
+        Two cycles after ``read``.
+    """
+
+    latency = 14
+
+    def __init__(self, *, lanes: int, hidden: int, layers: int):
+        for name, value in (("lanes", lanes), ("hidden", hidden), ("layers", layers)):
+            if value < 1:
+                raise ValueError(f"Recurrence needs at least 1 of {name}, not {value}")
+        self.lanes = lanes
+        self.hidden = hidden
+        self.layers = layers
+        super().__init__({
+            "start_forget": In(1),
+            "start_update": In(1),
+            "start_read": In(1),
+            "address": In(20),
+            "fresh": In(lanes),
+            "forget": In(1),
+            "keep": In(data.ArrayLayout(_KEEP_BITS, lanes)),
+            "update": In(1),
+            "silu": In(data.ArrayLayout(signed(STATE_BITS), lanes)),
+            "read": In(1),
+            "activated": Out(data.ArrayLayout(signed(STATE_BITS), lanes)),
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        depth = self.layers * self.hidden
+
+        def counter(name: str, start: Signal, step: Signal, size: int, first: object = 0) -> Signal:
+            count = Signal(range(max(size, 2)), name=name)
+            with m.If(step):
+                m.d.sync += count.eq(count + 1)
+            with m.If(start):
+                m.d.sync += count.eq(first)
+            return count
+
+        # Strobes by the cycles since ``update``.
+        at = delay(m, self.update, self.latency - 1, name="update")
+        forget = delay(m, self.forget, 2, name="forget")[-1]
+        keep_write = counter("keep_write", self.start_forget, forget, self.hidden)
+        keep_read = counter("keep_read", self.start_update, at[1], self.hidden)
+        state_read = counter("state_read", self.start_update, at[0], depth, self.address)
+        state_write = counter("state_write", self.start_update, at[6], depth, self.address)
+        activated_write = counter("activated_write", self.start_update, at[13], self.hidden)
+        activated_read = counter("activated_read", self.start_read, self.read, self.hidden)
+
+        for lane in range(self.lanes):
+            keeps = memory.Memory(shape=_KEEP_BITS, depth=self.hidden, init=[])
+            states = memory.Memory(shape=signed(STATE_BITS), depth=depth, init=[])
+            outputs = memory.Memory(shape=signed(STATE_BITS), depth=self.hidden, init=[])
+            m.submodules[f"keep_{lane}"] = keeps
+            m.submodules[f"state_{lane}"] = states
+            m.submodules[f"activated_{lane}"] = outputs
+            m.submodules[f"sigma_{lane}"] = sigma = Sigma(width=STATE_BITS - _T_DROP + 1)
+
+            write, read = keeps.write_port(), keeps.read_port()
+            keep = Signal(_KEEP_BITS, name=f"keep_{lane}")
+            m.d.comb += [
+                write.en.eq(forget), write.addr.eq(keep_write), write.data.eq(self.keep[lane]),
+                read.addr.eq(keep_read),
+            ]  # fmt: skip
+            m.d.sync += keep.eq(read.data)
+
+            # Cycle 2: h and silu; 3: their difference and keep; 6: the new state.
+            write, read = states.write_port(), states.read_port()
+            old = Signal(signed(STATE_BITS), name=f"old_{lane}")
+            change = Signal(signed(STATE_BITS + 1), name=f"change_{lane}")
+            step = Signal(signed(STATE_BITS + 1), name=f"step_{lane}")
+            h = Signal(signed(STATE_BITS), name=f"h_{lane}")
+            m.d.comb += read.addr.eq(state_read)
+            m.d.sync += old.eq(read.data)
+            before = Mux(self.fresh[lane], 0, old)
+            m.d.sync += change.eq(self.silu[lane] - before)
+            olds = delay(m, before, 3, name=f"old_{lane}")
+            m.d.sync += step.eq(rounded(multiply(m, change, keep), SIGMA_FRAC))
+            m.d.sync += h.eq(olds[-1] + step)
+            m.d.comb += [write.en.eq(at[6]), write.addr.eq(state_write), write.data.eq(h)]
+
+            # Cycle 7: its argument of σ; 11: σ and the state beside it; 13: the activated state.
+            m.d.sync += sigma.t.eq((h >> _T_DROP) + h[_T_DROP - 1])
+            beside = delay(m, h, 1 + sigma.latency, name=f"h_{lane}")[-1]
+            result = Signal(signed(STATE_BITS), name=f"activated_{lane}")
+            m.d.sync += result.eq(rounded(multiply(m, beside, sigma.sigma), SIGMA_FRAC))
+            write, read = outputs.write_port(), outputs.read_port()
+            m.d.comb += [
+                write.en.eq(at[13]), write.addr.eq(activated_write), write.data.eq(result),
+                read.addr.eq(activated_read),
+            ]  # fmt: skip
+            m.d.sync += self.activated[lane].eq(read.data)
+        return m
