@@ -284,8 +284,9 @@ class Sequencer(wiring.Component):
             command.exponent.eq(_field(word, isa.Const, "exponent")),
             command.statistic.eq(_field(word, isa.Stat, "statistic")),
         ]
-        for port in (self.pass_o, self.quant_o, self.tile_o, self.row_o):
-            with m.If(port.ready | self.flush):
+        ports = (self.pass_o, self.quant_o, self.tile_o, self.row_o)
+        for port in ports:
+            with m.If(port.ready):
                 m.d.sync += port.valid.eq(0)
 
         def same(kind: type, payload: Value, names: tuple[str, ...]) -> list:
@@ -320,6 +321,8 @@ class Sequencer(wiring.Component):
                 self.tile_o.valid.eq(1),
                 *same(isa.Tile, self.tile_o.payload, ("outputs", "chunks")),
             ]
+        with m.If(self.flush):
+            m.d.sync += [port.valid.eq(0) for port in ports]
 
     def count(
         self, m: Module, scalar: ScalarUnit, word: Signal, run: Signal, error: Signal,

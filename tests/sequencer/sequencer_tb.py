@@ -128,7 +128,8 @@ class Stub:
                 open_beats[0] -= 1
                 if not open_beats[0]:
                     open_beats.pop(0)
-                    outputs_left[0] -= tile_outputs.pop(0)
+                    unfinished = next(k for k, left in enumerate(outputs_left) if left)
+                    outputs_left[unfinished] -= tile_outputs.pop(0)
             # The vector unit: a pass is done some cycles after its last beat.
             if outputs_left and not outputs_left[0] and rng.random() < 0.2:
                 outputs_left.pop(0)
