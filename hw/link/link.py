@@ -21,9 +21,8 @@ __all__ = ["Link"]
 class Link(wiring.Component):
     """Everything between a byte stream and a core; the protocol is docs/link.md.
 
-    One request is taken, acted on and answered before the next byte is looked at (``rx`` waits meanwhile). Jobs run
-    on beside that. Latency from a request's last byte to the first byte of its response: 4 cycles, and for WRITE 3 a
-    byte, JOB 2 a token, CHECKSUM 3 a byte, all with a bus that is done in the cycle after the strobe.
+    One request is taken, acted on and answered before the next byte is looked at (``rx`` waits
+    meanwhile). Jobs run on beside that. :meth:`cycles` is the latency.
 
     Parameters
     ----------
@@ -52,6 +51,25 @@ class Link(wiring.Component):
             "core": In(CorePorts()),
             "busy": Out(1),
         })
+
+    @staticmethod
+    def cycles(command: Command, count: int = 0, *, bus: int = 1) -> int:
+        """Cycles from a request's last byte taken to the first byte of its response offered.
+
+        Parameters
+        ----------
+        command : Command
+        count : int
+            Bytes of WRITE or CHECKSUM, prompt tokens of JOB.
+        bus : int
+            Cycles from a strobe on the core's bus to ``done``.
+        """
+        work = {
+            Command.WRITE: 2 + count * (2 + bus),
+            Command.CHECKSUM: 1 + count * (2 + bus),
+            Command.JOB: 3 + 2 * count,
+        }
+        return 6 + work.get(command, 0)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -115,13 +133,14 @@ class Link(wiring.Component):
         pointer = Signal(10)
         prompt = Signal(range(MAX_PROMPT + 1))
         loaded = Signal(range(MAX_PROMPT + 1))
-        low = Signal(8)
+        low, fetched = Signal(8), Signal(8)
+        m.d.sync += fetched.eq(get.data)  # a block RAM is slow enough without logic behind it
         result = Signal(TOKEN_BITS)
         m.d.comb += [
             get.addr.eq(pointer),
             runner.new_job.eq(job), runner.new_reset.eq(reset), runner.new_steps.eq(steps),
             runner.new_prompt.eq(prompt),
-            runner.write_index.eq(loaded), runner.write_token.eq(Cat(low, get.data)),
+            runner.write_index.eq(loaded), runner.write_token.eq(Cat(low, fetched)),
             runner.read_index.eq(since),
         ]
         polled = Signal(range(MAX_POLL + 1))
@@ -264,12 +283,13 @@ class Link(wiring.Component):
                         with m.Default():
                             refuse(Status.COMMAND)
 
-            # WRITE: a byte to the bus while the next one comes from the buffer.
+            # WRITE: from the buffer to the bus.
             with m.State("WRITE FETCH"):
-                m.d.sync += pointer.eq(pointer + 1)
-                m.next = "WRITE FIRST"
-            with m.State("WRITE FIRST"):
-                m.d.sync += byte.eq(get.data)
+                m.next = "WRITE READ"
+            with m.State("WRITE READ"):
+                m.next = "WRITE LOAD"
+            with m.State("WRITE LOAD"):
+                m.d.sync += [pointer.eq(pointer + 1), byte.eq(fetched)]
                 m.next = "WRITE"
             with m.State("WRITE"):
                 m.d.comb += bus.write.eq(1)
@@ -277,20 +297,23 @@ class Link(wiring.Component):
                 m.next = "WRITE WAIT"
             with m.State("WRITE WAIT"):
                 with m.If(bus.done):
-                    m.d.sync += [address.eq(address + 1), byte.eq(get.data), pointer.eq(pointer + 1)]
-                    m.next = "WRITE"
+                    m.d.sync += address.eq(address + 1)
+                    m.next = "WRITE LOAD"  # at its byte by now: the pointer moved two cycles ago
                     with m.If(length == 0):
                         m.next = "HEADER"
                     with m.If(bus.error):
                         refuse(Status.BUS)
                         m.next = "HEADER"
 
-            # JOB: the prompt into the runner's memory, then go.
+            # JOB: the prompt into the runner's memory, a byte a cycle, then go.
             with m.State("JOB FETCH"):
+                m.d.sync += pointer.eq(pointer + 1)
+                m.next = "JOB READ"
+            with m.State("JOB READ"):
                 m.d.sync += pointer.eq(pointer + 1)
                 m.next = "JOB LOW"
             with m.State("JOB LOW"):
-                m.d.sync += [pointer.eq(pointer + 1), low.eq(get.data)]
+                m.d.sync += [pointer.eq(pointer + 1), low.eq(fetched)]
                 m.next = "JOB HIGH"
                 with m.If(loaded == prompt):
                     m.next = "HEADER"
@@ -319,8 +342,9 @@ class Link(wiring.Component):
                             m.next = "HEADER"
             with m.State("BUS BYTE"):
                 m.d.comb += summing.eq(command == Command.CHECKSUM)
+                with m.If(summing):
+                    m.d.comb += crc.step.eq(1)
                 with m.If(summing | free):
-                    m.d.comb += crc.step.eq(summing)
                     m.d.sync += [address.eq(address + 1), length.eq(length - 1)]
                     m.next = "BUS READ"
                     with m.If(~summing):
@@ -379,7 +403,9 @@ class Link(wiring.Component):
                     m.d.comb += runner.read.eq(1)
                     with m.If(runner.granted):
                         m.d.sync += [since.eq(since + 1), polled.eq(polled + 1)]
-                        m.next = "TOKEN LATCH"
+                        m.next = "TOKEN WAIT"
+            with m.State("TOKEN WAIT"):
+                m.next = "TOKEN LATCH"
             with m.State("TOKEN LATCH"):
                 m.d.sync += result.eq(runner.read_token)
                 m.next = "TOKEN LOW"

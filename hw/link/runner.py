@@ -15,7 +15,7 @@ __all__ = ["JobRunner"]
 class JobRunner(wiring.Component):
     """Processes ``steps`` tokens: first the prompt, then each time the arg-max of the token before.
 
-    Prompt and results lie in one block RAM (1024 × 16). A token costs at most 4 cycles beside the core's own.
+    Prompt and results lie in one block RAM (1024 × 16). A token costs at most 5 cycles beside the core's own.
 
     Members
     -------
@@ -24,7 +24,7 @@ class JobRunner(wiring.Component):
     write, write_index, write_token : ``In``
         Fills the prompt; only while not ``running``.
     read, read_index : ``In``
-        Asks for a result; ``granted`` says whether ``read_token`` is it in the next cycle.
+        Asks for a result; ``granted`` says whether ``read_token`` is it two cycles later.
     stop : ``In(1)``
         Gives up the job, if one runs.
     forget : ``In(1)``
@@ -70,6 +70,8 @@ class JobRunner(wiring.Component):
         m.submodules.tokens = tokens = memory.Memory(shape=TOKEN_BITS, depth=2 * MAX_STEPS, init=[])
         put, get = tokens.write_port(), tokens.read_port()
 
+        m.d.sync += self.read_token.eq(get.data)  # a block RAM is slow enough without logic behind it
+
         # Upper half: the prompt. Lower half: results.
         fetch = Signal()
         following = Signal.like(self.done)
@@ -78,7 +80,6 @@ class JobRunner(wiring.Component):
             put.data.eq(Mux(self.running, self.token_o.payload, self.write_token)),
             get.addr.eq(Mux(fetch, MAX_STEPS | self.done[:7], self.read_index)),
             self.granted.eq(self.read & ~fetch),
-            self.read_token.eq(get.data),
             following.eq(self.done + 1),
             self.running.eq(self.state == JobState.RUNNING),
         ]
@@ -104,10 +105,13 @@ class JobRunner(wiring.Component):
                     m.next = "FETCH"
             with m.State("FETCH"):
                 m.d.comb += fetch.eq(1)
+                m.next = "READ"
+                unless_stopped()
+            with m.State("READ"):
                 m.next = "LATCH"
                 unless_stopped()
             with m.State("LATCH"):
-                m.d.sync += self.token_i.payload.token.eq(get.data)
+                m.d.sync += self.token_i.payload.token.eq(self.read_token)
                 m.next = "FEED"
                 unless_stopped()
             with m.State("FEED"):

@@ -81,6 +81,10 @@ class BoardProcess:
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
 
+    def freeze(self) -> None:
+        """Stops the process where it is, as a hang would; it can still be closed."""
+        self._process.send_signal(signal.SIGSTOP)
+
     def close(self) -> dict[str, float]:
         """Ends the process; the last statistics, as far as they are known."""
         stdin, stdout = self._process.stdin, self._process.stdout
@@ -88,6 +92,8 @@ class BoardProcess:
         assert stdout is not None
         if not stdin.closed:
             stdin.close()
+            if self.alive:
+                self._process.send_signal(signal.SIGCONT)
             try:
                 self._process.wait(5.0)
                 self._last = self._line(1.0)

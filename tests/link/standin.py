@@ -7,9 +7,10 @@ from amaranth.lib import memory, wiring
 from nomul.hw.core_ports import CorePorts
 from nomul.model.protocol import Identity
 
-__all__ = ["IDENTITY", "REGION_BYTES", "StandInCore", "standin_tokens"]
+__all__ = ["HANGS", "IDENTITY", "REGION_BYTES", "StandInCore", "standin_tokens"]
 
-REGION_BYTES = 4096
+HANGS = 0xFFFF  #: a token that the core never finishes
+REGION_BYTES = 1024
 IDENTITY = Identity(
     design=bytes.fromhex("5354414e44494e31"), bytes_per_beat=4, lanes=1, clock_hz=100_000_000,
     region_bytes=(REGION_BYTES,) * 4 + (0,) * 4,
@@ -26,9 +27,10 @@ def standin_tokens(tokens: list[int], *, steps: int, count: int = 0) -> list[int
 
 
 class StandInCore(wiring.Component):
-    """Answers each token with ``token·5 + count`` modulo 256, ``count`` the tokens since the last reset.
+    """Answers each token with ``token·5 + count`` modulo 256, ``count`` the tokens since the last
+    reset; gets stuck at token ``HANGS``.
 
-    Regions 0 to 3 are one memory of 4096 bytes each, region 4 reads the last result; nothing else answers.
+    Regions 0 to 3 are one memory of 1024 bytes each, region 4 reads the last result; nothing else answers.
 
     Parameters
     ----------
@@ -47,7 +49,7 @@ class StandInCore(wiring.Component):
         m.submodules.memory = mem = memory.Memory(shape=8, depth=4 * REGION_BYTES, init=[])
         put, get = mem.write_port(), mem.read_port()
 
-        count, result = Signal(16), Signal(8)
+        count, result, hung = Signal(16), Signal(8), Signal()
         left = Signal(range(self.cycles + 1))
         with m.FSM():
             with m.State("IDLE"):
@@ -55,15 +57,19 @@ class StandInCore(wiring.Component):
                 m.d.sync += left.eq(self.cycles)
                 with m.If(self.token_i.valid):
                     now = Mux(self.token_i.payload.reset, 0, count)
-                    m.d.sync += [result.eq(self.token_i.payload.token * 5 + now), count.eq(now + 1)]
+                    m.d.sync += [
+                        result.eq(self.token_i.payload.token * 5 + now), count.eq(now + 1),
+                        hung.eq(self.token_i.payload.token == HANGS),
+                    ]
                     m.next = "WORK"
             with m.State("WORK"):
                 m.d.comb += self.busy.eq(1)
-                m.d.sync += left.eq(left - 1)
+                with m.If(left != 1):
+                    m.d.sync += left.eq(left - 1)
                 with m.If(self.abort):
                     m.d.sync += count.eq(0xBAD)
                     m.next = "IDLE"
-                with m.Elif(left == 1):
+                with m.Elif((left == 1) & ~hung):
                     m.next = "DONE"
             with m.State("DONE"):
                 m.d.comb += [self.busy.eq(1), self.token_o.valid.eq(~self.abort), self.token_o.payload.eq(result)]
@@ -76,7 +82,7 @@ class StandInCore(wiring.Component):
         known = (region < 4) & (place < REGION_BYTES) | (region == 4) & (place == 0)
         pending, fine, is_result = Signal(), Signal(), Signal()
         m.d.comb += [
-            put.addr.eq(region[:2] * REGION_BYTES + place[:12]), put.data.eq(bus.write_data),
+            put.addr.eq(region[:2] * REGION_BYTES + place[:10]), put.data.eq(bus.write_data),
             put.en.eq(bus.write & known & (region < 4)), get.addr.eq(put.addr),
         ]
         m.d.sync += [

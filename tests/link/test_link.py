@@ -1,0 +1,24 @@
+# amaranth: UnusedElaboratable=no
+# SPDX-License-Identifier: Apache-2.0
+"""The link in simulation, in front of a stand-in core; its parts against their definitions."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from nomul.hw.link import Link
+from nomul.hw.top import Top
+from nomul.sim.harness import run
+from standin import IDENTITY, StandInCore
+
+
+@pytest.mark.parametrize("cycles", [1, 40])
+def test_link(cycles: int):
+    run(Top(core=StandInCore(cycles=cycles), link=Link(identity=IDENTITY)), "link_tb",
+        parameters={"cycles": cycles})
+
+
+def test_refuses_what_is_no_identity():
+    with pytest.raises(TypeError, match=re.escape("Link tells an Identity, not b'x'")):
+        Link(identity=b"x")
