@@ -38,7 +38,7 @@ def scan_plain(f: Tensor, b: Tensor, h0: Tensor) -> Tensor:
     -------
     Tensor, shape ``[B, T, d]``
     """
-    f, b = f.clone(), b.clone()
+    f, b = (x.clone(memory_format=torch.contiguous_format) for x in (f, b))
     b[:, 0] += f[:, 0] * h0
     span, length = 1, f.shape[1]
     while span < length:
@@ -51,7 +51,7 @@ def scan_plain(f: Tensor, b: Tensor, h0: Tensor) -> Tensor:
 def _backward_plain(g: Tensor, f: Tensor, h: Tensor, h0: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of ``b`` and ``f`` from that of ``h``: the same recurrence, from the end."""
     decay = torch.cat([torch.zeros_like(f[:, :1]), f.flip(1)[:, :-1]], 1)
-    db = scan_plain(decay, g.flip(1), torch.zeros_like(h0)).flip(1)
+    db = scan_plain(decay, g.flip(1), torch.zeros_like(h0)).flip(1).contiguous()
     return db, db * torch.cat([h0[:, None], h[:, :-1]], 1)
 
 
