@@ -33,10 +33,11 @@ from .transport import SerialTransport, Transport
 __all__ = ["Board", "BoardError"]
 
 _CHUNK = 1 << 14  # bytes under one checksum: a slow simulation still answers in good time
+_OTHER = "its bitstream and this host are of different versions"
 _MEANINGS = {
     Status.SESSION: "it was reset, or another host opened it, so its state is lost: begin again",
-    Status.COMMAND: "it does not know this request: its bitstream and this host are of different versions",
-    Status.LENGTH: "the request has the wrong length: its bitstream and this host are of different versions",
+    Status.COMMAND: f"it does not know this request: {_OTHER}",
+    Status.LENGTH: f"the request has the wrong length: {_OTHER}",
     Status.ARGUMENT: "an argument is out of range",
     Status.BUSY: "a job runs: wait for it or abort it",
     Status.STATE: "its state is gone: begin with a reset",
@@ -62,8 +63,9 @@ class BoardError(NomulError):
 class Board:
     """A session with a board. Use it as a context manager, or :meth:`close` it.
 
-    Every request is repeated until it is answered, and repeating one is never harmful; a board that was reset or
-    opened by another host is noticed at the next request. So a token is right or there is an error.
+    Every request is repeated until it is answered, and repeating one is never harmful; a board that
+    was reset or opened by another host is noticed at the next request. So a token is right or there
+    is an error.
 
     Parameters
     ----------
@@ -115,8 +117,10 @@ class Board:
             transport.flush()
             self.identity = Identity.unpack(self._request(Command.OPEN))
             if design is not None and design != self.identity.design:
-                raise NomulError(f"board: its design is {self.identity.design.hex()}, expected {design.hex()}: "
-                                 f"load the bitstream that belongs to this model")
+                raise NomulError(
+                    f"board: its design is {self.identity.design.hex()}, expected {design.hex()}: "
+                    f"load the bitstream that belongs to this model"
+                )
         except BaseException:
             transport.close()
             raise
@@ -129,8 +133,12 @@ class Board:
     def __enter__(self) -> Board:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -151,21 +159,31 @@ class Board:
                 for raw in self._decoder.feed(self._transport.read(left)):
                     response = decode_response(raw)
                     # What does not answer this very request is late or a repetition.
-                    if response is None or response.command != command or response.sequence != self._sequence:
+                    if (
+                        response is None
+                        or response.command != command
+                        or response.sequence != self._sequence
+                    ):
                         continue
                     if response.version != VERSION:
-                        raise NomulError(f"board: speaks protocol version {response.version}, this host {VERSION}: "
-                                         f"install the host that belongs to its bitstream")
+                        raise NomulError(
+                            f"board: speaks protocol version {response.version}, this host "
+                            f"{VERSION}: install the host that belongs to its bitstream"
+                        )
                     if response.session != self._session and command is not Command.OPEN:
                         raise BoardError(f"board: {_MEANINGS[Status.SESSION]}", Status.SESSION)
                     if response.session != self._session:
                         continue
                     if response.status != Status.OK:
                         status = Status(response.status)
-                        raise BoardError(f"board: refused {command.name}: {_MEANINGS[status]}", status)
+                        raise BoardError(
+                            f"board: refused {command.name}: {_MEANINGS[status]}", status
+                        )
                     return response.results
-        raise NomulError(f"board: no answer to {command.name} after {self._tries} tries of {self._wait_s:g} s: "
-                         f"check that it is powered, configured and attached")
+        raise NomulError(
+            f"board: no answer to {command.name} after {self._tries} tries of {self._wait_s:g} s: "
+            f"check that it is powered, configured and attached"
+        )
 
     def statistics(self) -> Statistics:
         """Frames that the board took and dropped since its reset."""
@@ -174,7 +192,7 @@ class Board:
     def write(self, address: int, data: bytes) -> None:
         """Writes memory."""
         for k in range(0, len(data), MAX_DATA):
-            self._request(Command.WRITE, struct.pack("<I", address + k) + data[k:k + MAX_DATA])
+            self._request(Command.WRITE, struct.pack("<I", address + k) + data[k : k + MAX_DATA])
 
     def read(self, address: int, count: int) -> bytes:
         """Reads memory."""
@@ -185,11 +203,18 @@ class Board:
 
     def checksum(self, address: int, count: int) -> int:
         """``zlib.crc32`` of 1 to 65535 bytes of memory, as the board reads them."""
-        return int.from_bytes(self._request(Command.CHECKSUM, struct.pack("<IH", address, count)), "little")
+        return int.from_bytes(
+            self._request(Command.CHECKSUM, struct.pack("<IH", address, count)), "little"
+        )
 
     # Memory image
 
-    def load(self, image: Mapping[int, bytes], *, progress: Callable[[int, int], None] = lambda done, total: None) -> int:
+    def load(
+        self,
+        image: Mapping[int, bytes],
+        *,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> int:
         """Brings memory to the wanted contents; what is there already is not sent again.
 
         Parameters
@@ -207,25 +232,35 @@ class Board:
         Raises
         ------
         NomulError
-            If a region is too small, before anything is written; or if memory does not keep what is written.
+            If a region is too small, before anything is written; or if memory does not keep what is
+            written.
         """
         for address, data in image.items():
             region, offset = address >> REGION_SHIFT, address & (1 << REGION_SHIFT) - 1
-            size = self.identity.region_bytes[region] if region < len(self.identity.region_bytes) else 0
+            size = (
+                self.identity.region_bytes[region]
+                if region < len(self.identity.region_bytes)
+                else 0
+            )
             if offset + len(data) > size:
                 name = Region(region).name.lower() if region in [*Region] else f"region {region}"
-                raise NomulError(f"board: the model needs {offset + len(data)} bytes of {name}, the board has {size}: "
-                                 f"{offset + len(data) - size} too few; use a smaller model or another board")
+                raise NomulError(
+                    f"board: the model needs {offset + len(data)} bytes of {name}, the board has "
+                    f"{size}: {offset + len(data) - size} too few; use a smaller model "
+                    f"or another board"
+                )
         total, done, sent = sum(map(len, image.values())), 0, 0
         for address, data in image.items():
             for k in range(0, len(data), _CHUNK):
-                part = data[k:k + _CHUNK]
+                part = data[k : k + _CHUNK]
                 wanted = zlib.crc32(part)
                 if self.checksum(address + k, len(part)) != wanted:
                     self.write(address + k, part)
                     sent += len(part)
                     if self.checksum(address + k, len(part)) != wanted:
-                        raise NomulError(f"board: memory at {address + k:#x} does not keep what is written")
+                        raise NomulError(
+                            f"board: memory at {address + k:#x} does not keep what is written"
+                        )
                 done += len(part)
                 progress(done, total)
         return sent
@@ -235,8 +270,8 @@ class Board:
     def generate(self, prompt: Sequence[int], count: int, *, reset: bool = True) -> Iterator[int]:
         """Feeds a prompt, then generates greedily; tokens come as the board makes them.
 
-        The last token generated is not fed: to go on, begin the next prompt with it and ``reset=False``. Leaving
-        the iterator early stops the board, whose state is then lost.
+        The last token generated is not fed: to go on, begin the next prompt with it and
+        ``reset=False``. Leaving the iterator early stops the board, whose state is then lost.
 
         Parameters
         ----------
@@ -275,7 +310,7 @@ class Board:
 
     def _force(self, tokens: list[int], reset: bool) -> Iterator[int]:
         for k in range(0, len(tokens), MAX_PROMPT):
-            part = tokens[k:k + MAX_PROMPT]
+            part = tokens[k : k + MAX_PROMPT]
             yield from self._run(part, len(part), reset and k == 0)
 
     def step(self, token: int, *, reset: bool = False) -> int:
@@ -307,7 +342,10 @@ class Board:
                 if fresh:
                     moved, pause = time.monotonic(), 0.0
                 elif state == JobState.ABORTED or (state == JobState.FINISHED and done < steps):
-                    raise NomulError(f"board: the job ended after {done} of {steps} tokens: begin again with a reset")
+                    raise NomulError(
+                        f"board: the job ended after {done} of {steps} tokens: "
+                        f"begin again with a reset"
+                    )
                 elif time.monotonic() - moved > self._stall_s:
                     raise NomulError(f"board: no token within {self._stall_s:g} s: reset it")
                 elif state == JobState.RUNNING:
@@ -344,5 +382,8 @@ def _checked(tokens: Sequence[int]) -> list[int]:
         raise NomulError("board: the prompt is empty; it must have at least one token")
     for k, token in enumerate(checked):
         if not 0 <= token < 1 << TOKEN_BITS:
-            raise NomulError(f"board: token {k} of the prompt is {token}; it must be 0 to {(1 << TOKEN_BITS) - 1}")
+            raise NomulError(
+                f"board: token {k} of the prompt is {token}; "
+                f"it must be 0 to {(1 << TOKEN_BITS) - 1}"
+            )
     return checked

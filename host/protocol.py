@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames of the host protocol, as bytes: pure functions and a decoder. The numbers are :mod:`nomul.model.protocol`."""
+"""Frames of the host protocol as bytes. The numbers are in :mod:`nomul.model.protocol`."""
 
 from __future__ import annotations
 
@@ -43,11 +43,16 @@ def unslip(body: bytes) -> bytes | None:
     return bytes(out)
 
 
-def encode_request(command: int, sequence: int, session: int, arguments: bytes = b"", *,
-                   version: int = VERSION) -> bytes:
+def encode_request(
+    command: int, sequence: int, session: int, arguments: bytes = b"", *, version: int = VERSION
+) -> bytes:
     """A request as it goes over the line."""
-    raw = (bytes([version << 4 | command]) + sequence.to_bytes(2, "little") + session.to_bytes(2, "little")
-           + arguments)
+    raw = (
+        bytes([version << 4 | command])
+        + sequence.to_bytes(2, "little")
+        + session.to_bytes(2, "little")
+        + arguments
+    )
     return slip(raw + zlib.crc32(raw).to_bytes(4, "little"))
 
 
@@ -94,7 +99,8 @@ class FrameDecoder:
     Parameters
     ----------
     limit : int
-        Bytes without an END after which a frame is given up: a babbling line must not fill the memory.
+        Bytes without an END after which a frame is given up: a babbling line must not fill the
+        memory.
     """
 
     def __init__(self, *, limit: int = 4096):
@@ -102,10 +108,10 @@ class FrameDecoder:
         self._partial = b""
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """More bytes; the contents of the frames that they complete. Damaged and empty ones are left out."""
+        """Takes bytes; returns the frames that they complete, without damaged and empty ones."""
         *bodies, self._partial = (self._partial + chunk).split(_END)
         if len(self._partial) > self._limit:
-            self._partial = self._partial[:self._limit]  # its CRC will not be right
+            self._partial = self._partial[: self._limit]  # its CRC will not be right
         return [raw for raw in map(unslip, bodies) if raw]
 
     def clear(self) -> None:

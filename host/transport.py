@@ -13,7 +13,10 @@ __all__ = ["SerialTransport", "Transport"]
 
 
 class Transport(Protocol):
-    """What the driver needs of a byte stream. Every call is bounded in time; a stream that has ended raises NomulError."""
+    """What the driver needs of a byte stream.
+
+    Every call is bounded in time; a stream that has ended raises NomulError.
+    """
 
     def write(self, data: bytes) -> None:
         """Sends bytes, all of them."""
@@ -49,15 +52,17 @@ class SerialTransport:
         try:
             self._serial = serial.Serial(port, baud, timeout=0, write_timeout=2.0, exclusive=True)
         except (serial.SerialException, OSError, ValueError) as error:
-            raise NomulError(f"{port}: does not open ({_reason(error)}); is a board attached, and is nobody else "
-                             f"using it?") from error
+            raise NomulError(
+                f"{port}: does not open ({_reason(error)}); is a board attached, "
+                f"and is nobody else using it?"
+            ) from error
 
     def write(self, data: bytes) -> None:
         """See :class:`Transport`."""
         try:
             self._serial.write(data)
         except serial.SerialTimeoutException:
-            pass  # a board that takes nothing gives no answer either: that is the driver's to notice
+            pass  # a board that takes nothing answers nothing either: the driver notices
         except (serial.SerialException, OSError) as error:
             raise self._ended(error) from error
 
@@ -69,7 +74,11 @@ class SerialTransport:
             if not first:
                 return b""
             return first + bytes(self._serial.read(self._serial.in_waiting))
-        except (serial.SerialException, OSError, TypeError) as error:  # TypeError: pyserial's, when closed meanwhile
+        except (
+            serial.SerialException,
+            OSError,
+            TypeError,
+        ) as error:  # TypeError: pyserial's, when closed meanwhile
             raise self._ended(error) from error
 
     def flush(self) -> None:
@@ -85,7 +94,9 @@ class SerialTransport:
             self._serial.close()
 
     def _ended(self, error: Exception) -> NomulError:
-        return NomulError(f"{self.port}: the board is gone ({_reason(error)}); attach or start it again")
+        return NomulError(
+            f"{self.port}: the board is gone ({_reason(error)}); attach or start it again"
+        )
 
 
 def _reason(error: Exception) -> str:

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# mypy: disable-error-code="valid-type"
 """Core and link: all of a chip but its pins."""
 
 from amaranth.hdl import Module

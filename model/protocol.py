@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The host protocol's numbers: gateware and driver both derive from this file. The prose is docs/link.md.
+"""The host protocol's numbers: gateware and driver derive from them. The prose is docs/link.md.
 
 A request and its response are one SLIP frame each::
 
@@ -45,24 +45,24 @@ __all__ = [
     "Status",
 ]
 
-VERSION = 1        #: protocol version, 3 bits of ``kind``
-RESPONSE = 0x80    #: bit of ``kind`` that tells a response from a request (and from its echo)
+VERSION = 1  #: protocol version, 3 bits of ``kind``
+RESPONSE = 0x80  #: bit of ``kind`` that tells a response from a request (and from its echo)
 
 SLIP_END, SLIP_ESC, SLIP_ESC_END, SLIP_ESC_ESC = 0xC0, 0xDB, 0xDC, 0xDD  #: RFC 1055
 
 CRC_POLYNOMIAL = 0xEDB88320  #: IEEE 802.3, reflected: what zlib.crc32 computes
-CRC_RESIDUE = 0xDEBB20E3     #: register after a frame with its right CRC, before the last inversion
+CRC_RESIDUE = 0xDEBB20E3  #: register after a frame with its right CRC, before the last inversion
 
 TOKEN_BITS = 16
 ADDRESS_BITS = 28
 REGION_SHIFT = 24
-REGIONS = 8         #: sizes in an identity
+REGIONS = 8  #: sizes in an identity
 
-MAX_DATA = 512      #: bytes in one WRITE or READ
+MAX_DATA = 512  #: bytes in one WRITE or READ
 MAX_CHECKSUM = 65535  #: bytes in one CHECKSUM
-MAX_PROMPT = 128    #: prompt tokens in one JOB
-MAX_STEPS = 512     #: tokens processed by one JOB, fed back ones included
-MAX_POLL = 128      #: tokens in one response to POLL
+MAX_PROMPT = 128  #: prompt tokens in one JOB
+MAX_STEPS = 512  #: tokens processed by one JOB, fed back ones included
+MAX_POLL = 128  #: tokens in one response to POLL
 
 HEADER_BYTES = 5
 MAX_FRAME = HEADER_BYTES + 4 + MAX_DATA + 4  #: the largest request, before SLIP
@@ -71,14 +71,17 @@ MAX_FRAME = HEADER_BYTES + 4 + MAX_DATA + 4  #: the largest request, before SLIP
 class Command(IntEnum):
     """Requests (arguments → results). Doing one twice in a row is the same as doing it once.
 
-    ``OPEN`` () → identity. Begins the session named in the header: a new one forgets jobs and state of the last.
+    ``OPEN`` () → identity. Begins the session named in the header: a new one forgets jobs and state
+    of the last.
     ``STATUS`` () → :class:`Statistics`.
     ``WRITE`` (address:4, 1 … 512 bytes) → ().
     ``READ`` (address:4, count:2) → count bytes; fewer if an address does not answer.
     ``CHECKSUM`` (address:4, count:2) → CRC-32:4 of what the board reads there.
-    ``JOB`` (job:2, flags:1, 0:1, steps:2, prompt tokens:2 each) → (). Processes ``steps`` tokens: the prompt,
-    then each time the arg-max of the token before. Flag bit 0: clear the recurrent state first.
-    ``POLL`` (job:2, from:2) → state:1, done:2, arg-max:2 of tokens ``from`` … ``done``, at most 128.
+    ``JOB`` (job:2, flags:1, 0:1, steps:2, prompt tokens:2 each) → (). Processes ``steps`` tokens:
+    the prompt, then each time the arg-max of the token before. Flag bit 0: clear the recurrent
+    state first.
+    ``POLL`` (job:2, from:2) → state:1, done:2, arg-max:2 of tokens ``from`` … ``done``, at most
+    128.
     ``ABORT`` (job:2) → (). Job 0 means any.
     """
 
@@ -96,15 +99,15 @@ class Status(IntEnum):
     """Last byte of every response."""
 
     OK = 0
-    VERSION = 1   #: the board speaks another version: the one in ``kind``
-    SESSION = 2   #: not the session that is open: the board was reset, or another host opened it
-    COMMAND = 3   #: no such command
-    LENGTH = 4    #: arguments of the wrong length
+    VERSION = 1  #: the board speaks another version: the one in ``kind``
+    SESSION = 2  #: not the session that is open: the board was reset, or another host opened it
+    COMMAND = 3  #: no such command
+    LENGTH = 4  #: arguments of the wrong length
     ARGUMENT = 5  #: an argument out of range
-    BUSY = 6      #: a job runs
-    STATE = 7     #: the job goes on from a state that is gone: begin with the reset flag
-    JOB = 8       #: this job is not the board's last one
-    BUS = 9       #: nothing answers at this address
+    BUSY = 6  #: a job runs
+    STATE = 7  #: the job goes on from a state that is gone: begin with the reset flag
+    JOB = 8  #: this job is not the board's last one
+    BUS = 9  #: nothing answers at this address
 
 
 class JobState(IntEnum):
@@ -167,29 +170,40 @@ class Identity:
             raise ValueError(f"identity: design is {len(self.design)} bytes; it must be 8")
         for name, bits in (("bytes_per_beat", 16), ("lanes", 8), ("clock_hz", 32)):
             if not 0 < getattr(self, name) < 1 << bits:
-                raise ValueError(f"identity: {name} is {getattr(self, name)}; "
-                                 f"it must be 1 to {(1 << bits) - 1}")
+                raise ValueError(
+                    f"identity: {name} is {getattr(self, name)}; it must be 1 to {(1 << bits) - 1}"
+                )
         if len(self.region_bytes) != REGIONS:
             raise ValueError(f"identity: {len(self.region_bytes)} regions; they must be {REGIONS}")
         for region, size in enumerate(self.region_bytes):
             if not 0 <= size <= 1 << REGION_SHIFT:
-                raise ValueError(f"identity: region {region} has {size} bytes; "
-                                 f"they must be 0 to {1 << REGION_SHIFT}")
+                raise ValueError(
+                    f"identity: region {region} has {size} bytes; "
+                    f"they must be 0 to {1 << REGION_SHIFT}"
+                )
 
     def pack(self) -> bytes:
         """The bytes on the wire."""
-        return _IDENTITY.pack(self.design, self.bytes_per_beat, self.lanes, 0, self.clock_hz,
-                              *self.region_bytes)
+        return _IDENTITY.pack(
+            self.design, self.bytes_per_beat, self.lanes, 0, self.clock_hz, *self.region_bytes
+        )
 
     @classmethod
     def unpack(cls, raw: bytes) -> Identity:
         """Inverse of :meth:`pack`."""
         if len(raw) != cls.SIZE:
-            raise NomulError(f"board identity: {len(raw)} bytes, expected {cls.SIZE}: update host or bitstream")
+            raise NomulError(
+                f"board identity: {len(raw)} bytes, expected {cls.SIZE}: update host or bitstream"
+            )
         design, beat, lanes, _, clock, *regions = _IDENTITY.unpack(raw)
         try:
-            return cls(design=design, bytes_per_beat=beat, lanes=lanes, clock_hz=clock,
-                       region_bytes=tuple(regions))
+            return cls(
+                design=design,
+                bytes_per_beat=beat,
+                lanes=lanes,
+                clock_hz=clock,
+                region_bytes=tuple(regions),
+            )
         except ValueError as error:
             raise NomulError(f"board {error}") from error
 

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# mypy: disable-error-code="valid-type"
 """CRC-32 (IEEE 802.3), a byte a cycle."""
 
 from functools import reduce
@@ -7,7 +8,6 @@ from operator import xor
 from amaranth.hdl import Cat, Module, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
-
 from nomul.model.protocol import CRC_POLYNOMIAL
 
 __all__ = ["Crc32", "crc32_step"]
@@ -22,11 +22,13 @@ def crc32_step(register: int, byte: int) -> int:
 
 
 def _next(register: Value, byte: Value) -> Value:
-    """:func:`crc32_step` as an XOR of inputs for each bit: the step is linear, so columns tell all."""
+    """:func:`crc32_step` as an XOR for each bit: the step is linear, so its columns tell all."""
     inputs = [*register, *byte]
     columns = [crc32_step(1 << k, 0) for k in range(32)] + [crc32_step(0, 1 << k) for k in range(8)]
-    return Cat(reduce(xor, [x for x, column in zip(inputs, columns, strict=True) if column >> bit & 1])
-               for bit in range(32))
+    return Cat(
+        reduce(xor, [x for x, column in zip(inputs, columns, strict=True) if column >> bit & 1])
+        for bit in range(32)
+    )
 
 
 class Crc32(wiring.Component):

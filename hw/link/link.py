@@ -4,10 +4,23 @@
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
-
 from nomul.model.protocol import (
-    ADDRESS_BITS, CRC_RESIDUE, HEADER_BYTES, MAX_DATA, MAX_FRAME, MAX_POLL, MAX_PROMPT,
-    MAX_STEPS, RESPONSE, TOKEN_BITS, VERSION, Command, Identity, JobState, Statistics, Status,
+    ADDRESS_BITS,
+    CRC_RESIDUE,
+    HEADER_BYTES,
+    MAX_DATA,
+    MAX_FRAME,
+    MAX_POLL,
+    MAX_PROMPT,
+    MAX_STEPS,
+    RESPONSE,
+    TOKEN_BITS,
+    VERSION,
+    Command,
+    Identity,
+    JobState,
+    Statistics,
+    Status,
 )
 
 from ..core_ports import CorePorts
@@ -38,19 +51,22 @@ class Link(wiring.Component):
     core : ``In(CorePorts())``
         The core.
     busy : ``Out(1)``
-        A request is acted on or answered, or a job runs. While it is low and ``rx`` idle, nothing ever changes.
+        A request is acted on or answered, or a job runs. While it is low and ``rx`` idle, nothing
+        ever changes.
     """
 
     def __init__(self, *, identity: Identity):
         if not isinstance(identity, Identity):
             raise TypeError(f"Link tells an Identity, not {identity!r}")
         self.identity = identity
-        super().__init__({
-            "rx": In(stream.Signature(8)),
-            "tx": Out(stream.Signature(8)),
-            "core": In(CorePorts()),
-            "busy": Out(1),
-        })
+        super().__init__(
+            {
+                "rx": In(stream.Signature(8)),
+                "tx": Out(stream.Signature(8)),
+                "core": In(CorePorts()),
+                "busy": Out(1),
+            }
+        )
 
     @staticmethod
     def cycles(command: Command, count: int = 0, *, bus: int = 1) -> int:
@@ -91,28 +107,34 @@ class Link(wiring.Component):
         too_long, bad = Signal(), Signal()
         header = Signal(8 * HEADER_BYTES)
         kind, sequence, session = header[:8], header[8:24], header[24:40]
-        words = Signal(48)                           # the first six bytes of arguments
-        address, length = words[:32], words[32:48]   # of WRITE, READ, CHECKSUM
+        words = Signal(48)  # the first six bytes of arguments
+        address, length = words[:32], words[32:48]  # of WRITE, READ, CHECKSUM
         job, reset, steps = words[:16], words[16], words[32:48]  # of JOB, POLL, ABORT
-        since = words[16:32]                         # of POLL
-        arguments = Signal(range(MAX_FRAME + 1))     # bytes of arguments
+        since = words[16:32]  # of POLL
+        arguments = Signal(range(MAX_FRAME + 1))  # bytes of arguments
         command = kind[:4]
 
         # The session.
         open_session, latest = Signal(16), Signal(16)
-        age = Signal(16)  # of the request: what follows the latest one is young, what precedes it old
+        age = Signal(
+            16
+        )  # of the request: what follows the latest one is young, what precedes it old
         right_crc, known_session = Signal(), Signal()
-        counters = {name: Signal(16, name=f"count_{name}") for name in Statistics.__dataclass_fields__}
+        counters = {
+            name: Signal(16, name=f"count_{name}") for name in Statistics.__dataclass_fields__
+        }
 
         def count_one(name: str) -> None:
             m.d.sync += counters[name].eq(counters[name] + 1)
 
-        # The response: a byte in ``out`` waits for the encoder; free says that the next may be put there.
+        # The response: a byte in ``out`` waits for the encoder; ``free``: the next may go there.
         status = Signal(Status)
         at = Signal(range(Identity.SIZE))
         out, out_valid, free = Signal(FrameByte), Signal(), Signal()
         m.d.comb += [
-            encoder.i.valid.eq(out_valid), encoder.i.payload.eq(out), free.eq(~out_valid | encoder.i.ready),
+            encoder.i.valid.eq(out_valid),
+            encoder.i.payload.eq(out),
+            free.eq(~out_valid | encoder.i.ready),
         ]
         with m.If(out_valid & encoder.i.ready):
             m.d.sync += out_valid.eq(0)
@@ -122,13 +144,17 @@ class Link(wiring.Component):
             m.d.sync += [out_valid.eq(1), out.data.eq(byte), out.last.eq(last)]
 
         # Where the CRC takes its bytes from.
-        byte = Signal(8)              # on its way between bus and frame
+        byte = Signal(8)  # on its way between bus and frame
         receiving, summing = Signal(), Signal()
-        m.d.comb += crc.byte.eq(Mux(receiving, decoder.o.payload.data, Mux(summing, byte, out.data)))
+        m.d.comb += crc.byte.eq(
+            Mux(receiving, decoder.o.payload.data, Mux(summing, byte, out.data))
+        )
 
         m.d.comb += [
-            put.addr.eq(count), put.data.eq(decoder.o.payload.data),
-            bus.address.eq(address[:ADDRESS_BITS]), bus.write_data.eq(byte),
+            put.addr.eq(count),
+            put.data.eq(decoder.o.payload.data),
+            bus.address.eq(address[:ADDRESS_BITS]),
+            bus.write_data.eq(byte),
         ]
         pointer = Signal(10)
         prompt = Signal(range(MAX_PROMPT + 1))
@@ -138,9 +164,12 @@ class Link(wiring.Component):
         result = Signal(TOKEN_BITS)
         m.d.comb += [
             get.addr.eq(pointer),
-            runner.new_job.eq(job), runner.new_reset.eq(reset), runner.new_steps.eq(steps),
+            runner.new_job.eq(job),
+            runner.new_reset.eq(reset),
+            runner.new_steps.eq(steps),
             runner.new_prompt.eq(prompt),
-            runner.write_index.eq(loaded), runner.write_token.eq(Cat(low, fetched)),
+            runner.write_index.eq(loaded),
+            runner.write_token.eq(Cat(low, fetched)),
             runner.read_index.eq(since),
         ]
         polled = Signal(range(MAX_POLL + 1))
@@ -160,7 +189,8 @@ class Link(wiring.Component):
                 item = decoder.o.payload
                 m.d.comb += [
                     self.busy.eq(runner.running | decoder.o.valid | out_valid | self.tx.valid),
-                    decoder.o.ready.eq(1), receiving.eq(1),
+                    decoder.o.ready.eq(1),
+                    receiving.eq(1),
                     put.en.eq(decoder.o.valid & ~item.end),
                     crc.step.eq(decoder.o.valid & ~item.end),
                 ]
@@ -178,7 +208,7 @@ class Link(wiring.Component):
                     with m.Switch(count):
                         for k in range(6):
                             with m.Case(HEADER_BYTES + k):
-                                m.d.sync += words[8 * k:8 * k + 8].eq(item.data)
+                                m.d.sync += words[8 * k : 8 * k + 8].eq(item.data)
 
             with m.State("CHECK"):
                 m.d.sync += [
@@ -230,9 +260,8 @@ class Link(wiring.Component):
                 with m.Else():
                     m.d.sync += latest.eq(sequence)
                     with m.Switch(command):
-                        with m.Case(Command.STATUS):
-                            with m.If(arguments != 0):
-                                refuse(Status.LENGTH)
+                        with m.Case(Command.STATUS), m.If(arguments != 0):
+                            refuse(Status.LENGTH)
                         with m.Case(Command.WRITE):
                             m.d.sync += length.eq(arguments - 4)
                             with m.If((arguments < 5) | (arguments > 4 + MAX_DATA)):
@@ -246,8 +275,11 @@ class Link(wiring.Component):
                         with m.Case(Command.READ, Command.CHECKSUM):
                             with m.If(arguments != 6):
                                 refuse(Status.LENGTH)
-                            with m.Elif((address >> ADDRESS_BITS != 0) | (length == 0)
-                                        | ((length > MAX_DATA) & (command == Command.READ))):
+                            with m.Elif(
+                                (address >> ADDRESS_BITS != 0)
+                                | (length == 0)
+                                | ((length > MAX_DATA) & (command == Command.READ))
+                            ):
                                 refuse(Status.ARGUMENT)
                             with m.Elif(runner.running):
                                 refuse(Status.BUSY)
@@ -255,11 +287,15 @@ class Link(wiring.Component):
                                 m.next = "BUS READ"
                         with m.Case(Command.JOB):
                             m.d.sync += prompt.eq((arguments - 6) >> 1)
-                            with m.If((arguments < 8) | arguments[0] | (arguments > 6 + 2 * MAX_PROMPT)):
+                            with m.If(
+                                (arguments < 8) | arguments[0] | (arguments > 6 + 2 * MAX_PROMPT)
+                            ):
                                 refuse(Status.LENGTH)
                             with m.Elif((job == 0) | (steps == 0) | (steps > MAX_STEPS)):
                                 refuse(Status.ARGUMENT)
-                            with m.Elif(job != runner.job):  # else it runs or ran: say so again, do nothing
+                            with m.Elif(
+                                job != runner.job
+                            ):  # else it runs or ran: say so again, do nothing
                                 with m.If(runner.running):
                                     refuse(Status.BUSY)
                                 with m.Elif(~reset & ~runner.resumable):
@@ -295,15 +331,14 @@ class Link(wiring.Component):
                 m.d.comb += bus.write.eq(1)
                 m.d.sync += length.eq(length - 1)
                 m.next = "WRITE WAIT"
-            with m.State("WRITE WAIT"):
-                with m.If(bus.done):
-                    m.d.sync += address.eq(address + 1)
-                    m.next = "WRITE LOAD"  # at its byte by now: the pointer moved two cycles ago
-                    with m.If(length == 0):
-                        m.next = "HEADER"
-                    with m.If(bus.error):
-                        refuse(Status.BUS)
-                        m.next = "HEADER"
+            with m.State("WRITE WAIT"), m.If(bus.done):
+                m.d.sync += address.eq(address + 1)
+                m.next = "WRITE LOAD"  # at its byte by now: the pointer moved two cycles ago
+                with m.If(length == 0):
+                    m.next = "HEADER"
+                with m.If(bus.error):
+                    refuse(Status.BUS)
+                    m.next = "HEADER"
 
             # JOB: the prompt into the runner's memory, a byte a cycle, then go.
             with m.State("JOB FETCH"):
@@ -358,30 +393,37 @@ class Link(wiring.Component):
                 m.d.sync += address.eq(crc.value)
                 m.next = "HEADER"
 
-            with m.State("HEADER"):
-                with m.If(free):
-                    with m.Switch(at):
-                        for k, field in enumerate((
-                            Cat(command, Const(VERSION, 3), Const(1, 1)), sequence[:8], sequence[8:],
-                            open_session[:8], open_session[8:],
-                        )):
-                            with m.Case(k):
-                                emit(field)
-                    m.d.sync += at.eq(at + 1)
-                    with m.If(at == HEADER_BYTES - 1):
-                        m.d.sync += at.eq(0)
-                        m.next = "STATUS"
-                        with m.If(status == Status.OK):
-                            with m.Switch(command):
-                                with m.Case(Command.READ):
-                                    m.next = "BUS READ"
-                                with m.Case(Command.OPEN, Command.STATUS, Command.CHECKSUM, Command.POLL):
-                                    m.next = "FIELDS"
+            with m.State("HEADER"), m.If(free):
+                with m.Switch(at):
+                    for k, field in enumerate(
+                        (
+                            Cat(command, Const(VERSION, 3), Const(1, 1)),
+                            sequence[:8],
+                            sequence[8:],
+                            open_session[:8],
+                            open_session[8:],
+                        )
+                    ):
+                        with m.Case(k):
+                            emit(field)
+                m.d.sync += at.eq(at + 1)
+                with m.If(at == HEADER_BYTES - 1):
+                    m.d.sync += at.eq(0)
+                    m.next = "STATUS"
+                    with m.If(status == Status.OK), m.Switch(command):
+                        with m.Case(Command.READ):
+                            m.next = "BUS READ"
+                        with m.Case(
+                            Command.OPEN, Command.STATUS, Command.CHECKSUM, Command.POLL
+                        ):
+                            m.next = "FIELDS"
 
             # Results of fixed size, a byte at a time.
             with m.State("FIELDS"):
                 fields = {
-                    Command.OPEN: Const(int.from_bytes(self.identity.pack(), "little"), 8 * Identity.SIZE),
+                    Command.OPEN: Const(
+                        int.from_bytes(self.identity.pack(), "little"), 8 * Identity.SIZE
+                    ),
                     Command.STATUS: Cat(counters.values()),
                     Command.CHECKSUM: address,
                     Command.POLL: Cat(state, Const(0, 6), Cat(done, Const(0, 6))),
@@ -409,22 +451,19 @@ class Link(wiring.Component):
             with m.State("TOKEN LATCH"):
                 m.d.sync += result.eq(runner.read_token)
                 m.next = "TOKEN LOW"
-            with m.State("TOKEN LOW"):
-                with m.If(free):
-                    emit(result[:8])
-                    m.next = "TOKEN HIGH"
-            with m.State("TOKEN HIGH"):
-                with m.If(free):
-                    emit(result[8:])
-                    m.next = "TOKEN READ"
+            with m.State("TOKEN LOW"), m.If(free):
+                emit(result[:8])
+                m.next = "TOKEN HIGH"
+            with m.State("TOKEN HIGH"), m.If(free):
+                emit(result[8:])
+                m.next = "TOKEN READ"
 
-            with m.State("STATUS"):
-                with m.If(free):
-                    emit(status)
-                    m.d.sync += at.eq(0)
-                    m.next = "CRC"
+            with m.State("STATUS"), m.If(free):
+                emit(status)
+                m.d.sync += at.eq(0)
+                m.next = "CRC"
             with m.State("CRC"):  # the byte before must have left for the CRC to be whole
-                m.d.comb += sending.eq((at == 0))
+                m.d.comb += sending.eq(at == 0)
                 with m.If(~out_valid):
                     emit(crc.value[:8], last=at == 3)
                     m.d.comb += crc.shift.eq(1)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
+# mypy: disable-error-code="valid-type"
 """Runs jobs: feeds a prompt to the core, then its own arg-maxes, and keeps what comes out."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
-
 from nomul.model.protocol import MAX_PROMPT, MAX_STEPS, TOKEN_BITS, JobState
 
 from ..core_ports import TokenIn
@@ -15,12 +15,14 @@ __all__ = ["JobRunner"]
 class JobRunner(wiring.Component):
     """Processes ``steps`` tokens: first the prompt, then each time the arg-max of the token before.
 
-    Prompt and results lie in one block RAM (1024 × 16). A token costs at most 5 cycles beside the core's own.
+    Prompt and results lie in one block RAM (1024 × 16). A token costs at most 5 cycles beside the
+    core's own.
 
     Members
     -------
     start : ``In(1)``
-        Begin job ``new_job`` with ``new_reset``, ``new_prompt`` tokens and ``new_steps``; only while not ``running``.
+        Begin job ``new_job`` with ``new_reset``, ``new_prompt`` tokens and ``new_steps``; only
+        while not ``running``.
     write, write_index, write_token : ``In``
         Fills the prompt; only while not ``running``.
     read, read_index : ``In``
@@ -70,7 +72,9 @@ class JobRunner(wiring.Component):
         m.submodules.tokens = tokens = memory.Memory(shape=TOKEN_BITS, depth=2 * MAX_STEPS, init=[])
         put, get = tokens.write_port(), tokens.read_port()
 
-        m.d.sync += self.read_token.eq(get.data)  # a block RAM is slow enough without logic behind it
+        m.d.sync += self.read_token.eq(
+            get.data
+        )  # a block RAM is slow enough without logic behind it
 
         # Upper half: the prompt. Lower half: results.
         fetch = Signal()
@@ -86,8 +90,9 @@ class JobRunner(wiring.Component):
 
         prompt, steps = Signal.like(self.new_prompt), Signal.like(self.new_steps)
         settle = Signal(2)  # cycles that abort is held at least: busy may be a cycle late
+
         def unless_stopped() -> None:
-            """Last in a state: a stop wins over what the state chose, even over finishing in this very cycle."""
+            """Last in a state: a stop wins over what the state chose, even over finishing now."""
             with m.If(self.stop | self.forget):
                 m.d.sync += [self.state.eq(JobState.RUNNING), self.resumable.eq(0)]
                 m.next = "ABORT"
@@ -98,9 +103,13 @@ class JobRunner(wiring.Component):
                 m.d.sync += settle.eq(3)
                 with m.If(self.start):
                     m.d.sync += [
-                        self.job.eq(self.new_job), self.done.eq(0), prompt.eq(self.new_prompt),
-                        steps.eq(self.new_steps), self.token_i.payload.reset.eq(self.new_reset),
-                        self.state.eq(JobState.RUNNING), self.resumable.eq(1),
+                        self.job.eq(self.new_job),
+                        self.done.eq(0),
+                        prompt.eq(self.new_prompt),
+                        steps.eq(self.new_steps),
+                        self.token_i.payload.reset.eq(self.new_reset),
+                        self.state.eq(JobState.RUNNING),
+                        self.resumable.eq(1),
                     ]
                     m.next = "FETCH"
             with m.State("FETCH"):

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
+# mypy: disable-error-code="valid-type"
 """SLIP (RFC 1055): frames in a byte stream."""
 
 from amaranth.hdl import Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
-
 from nomul.model.protocol import SLIP_END, SLIP_ESC, SLIP_ESC_END, SLIP_ESC_ESC
 
 __all__ = ["FrameByte", "SlipDecoder", "SlipEncoder", "SlipItem"]
 
 
 class SlipItem(data.Struct):
-    """What comes out of a decoder: a byte of a frame or, when ``end``, the end of one (``bad``: to be dropped)."""
+    """What a decoder gives: a byte of a frame or, when ``end``, its end (``bad``: drop it)."""
 
     data: 8
     end: 1
@@ -28,8 +28,8 @@ class FrameByte(data.Struct):
 class SlipDecoder(wiring.Component):
     """Takes escapes out of a byte stream and finds the ends of frames.
 
-    One byte a cycle; an item is offered the cycle after its byte was taken. Any input is legal: an escape that is
-    none marks its frame ``bad``, and the next END begins afresh.
+    One byte a cycle; an item is offered the cycle after its byte was taken. Any input is legal: an
+    escape that is none marks its frame ``bad``, and the next END begins afresh.
 
     Members
     -------
@@ -53,27 +53,28 @@ class SlipDecoder(wiring.Component):
             m.d.sync += o.valid.eq(i.valid & (is_end | ~is_escape & ~bad))
         with m.If(i.ready & i.valid):
             m.d.sync += [
-                o.payload.data.eq(i.payload), o.payload.end.eq(is_end), o.payload.bad.eq(bad | escaped),
+                o.payload.data.eq(i.payload),
+                o.payload.end.eq(is_end),
+                o.payload.bad.eq(bad | escaped),
                 escaped.eq(is_escape & ~escaped),
             ]
             with m.If(is_end):
                 m.d.sync += bad.eq(0)
-            with m.Elif(escaped):
-                with m.Switch(i.payload):
-                    with m.Case(SLIP_ESC_END):
-                        m.d.sync += o.payload.data.eq(SLIP_END)
-                    with m.Case(SLIP_ESC_ESC):
-                        m.d.sync += o.payload.data.eq(SLIP_ESC)
-                    with m.Default():
-                        m.d.sync += [bad.eq(1), o.valid.eq(0)]
+            with m.Elif(escaped), m.Switch(i.payload):
+                with m.Case(SLIP_ESC_END):
+                    m.d.sync += o.payload.data.eq(SLIP_END)
+                with m.Case(SLIP_ESC_ESC):
+                    m.d.sync += o.payload.data.eq(SLIP_ESC)
+                with m.Default():
+                    m.d.sync += [bad.eq(1), o.valid.eq(0)]
         return m
 
 
 class SlipEncoder(wiring.Component):
     """Makes frames of bytes: END, the bytes with END and ESC escaped, END.
 
-    The leading END ends whatever noise the line had. Without waits, a frame of n bytes with e escaped ones takes
-    n + e + 2 cycles; its first END is offered in the cycle of its first byte.
+    The leading END ends whatever noise the line had. Without waits, a frame of n bytes with e
+    escaped ones takes n + e + 2 cycles; its first END is offered in the cycle of its first byte.
 
     Members
     -------
@@ -98,7 +99,11 @@ class SlipEncoder(wiring.Component):
                 with m.If(o.valid & o.ready):
                     m.next = "BODY"
             with m.State("BODY"):
-                m.d.comb += [o.valid.eq(i.valid), o.payload.eq(i.payload.data), i.ready.eq(o.ready & ~special)]
+                m.d.comb += [
+                    o.valid.eq(i.valid),
+                    o.payload.eq(i.payload.data),
+                    i.ready.eq(o.ready & ~special),
+                ]
                 with m.If(special):
                     m.d.comb += o.payload.eq(SLIP_ESC)
                 with m.If(o.valid & o.ready):

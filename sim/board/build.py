@@ -18,10 +18,30 @@ __all__ = ["build_board"]
 
 _MAIN = Path(__file__).with_name("main.cpp")
 _OPTIONS = [
-    "--cc", "--exe", "--build", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "--no-timing",
-    "--top-module", "top", "--prefix", "Vtop", "--Mdir", ".", "-o", "board", "-Wno-fatal", "-Wno-lint",
-    "--output-split", "20000",  # files that two compilers can share, and that stay small in memory
-    "-CFLAGS", "-std=c++17",
+    "--cc",
+    "--exe",
+    "--build",
+    "-O3",
+    "--x-assign",
+    "fast",
+    "--x-initial",
+    "fast",
+    "--noassert",
+    "--no-timing",
+    "--top-module",
+    "top",
+    "--prefix",
+    "Vtop",
+    "--Mdir",
+    ".",
+    "-o",
+    "board",
+    "-Wno-fatal",
+    "-Wno-lint",
+    "--output-split",
+    "20000",  # files that two compilers can share, and that stay small in memory
+    "-CFLAGS",
+    "-std=c++17",
 ]
 _OPTIMISE = "OPT_FAST=-O2 OPT_SLOW=-O1 OPT_GLOBAL=-O2"
 _LIMIT_S = 900
@@ -48,9 +68,17 @@ def build_board(verilog: str, *, progress: Callable[[str], None] = lambda line: 
         If a compiler is missing, or fails; with the first error and where the log lies.
     """
     # Every input of the program, so that an old one is never taken for a new one.
-    key = hashlib.sha256("\0".join([
-        verilog, _MAIN.read_text(), *_OPTIONS, _OPTIMISE, str(versions().get("verilator")),
-    ]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(
+        "\0".join(
+            [
+                verilog,
+                _MAIN.read_text(),
+                *_OPTIONS,
+                _OPTIMISE,
+                str(versions().get("verilator")),
+            ]
+        ).encode()
+    ).hexdigest()[:16]
     folder = build_folder("board", key)
     program = folder / "board"
     with open(folder / "lock", "w") as lock:  # two processes may want the same board
@@ -66,14 +94,33 @@ def build_board(verilog: str, *, progress: Callable[[str], None] = lambda line: 
         with open(log, "w") as output:
             try:
                 status = subprocess.run(
-                    ["verilator", *_OPTIONS, "-j", str(min(os.cpu_count() or 1, 8)), "top.v", str(_MAIN)],
-                    cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=output,
-                    stderr=subprocess.STDOUT, timeout=_LIMIT_S, check=False).returncode
+                    [
+                        "verilator",
+                        *_OPTIONS,
+                        "-j",
+                        str(min(os.cpu_count() or 1, 8)),
+                        "top.v",
+                        str(_MAIN),
+                    ],
+                    cwd=folder,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    timeout=_LIMIT_S,
+                    check=False,
+                ).returncode
             except subprocess.TimeoutExpired:
-                raise NomulError(f"simulated board: not compiled within {_LIMIT_S} s; see {log}") from None
+                raise NomulError(
+                    f"simulated board: not compiled within {_LIMIT_S} s; see {log}"
+                ) from None
         if status:
-            found = re.search(r"^.*(?:[Ee]rror|killed|Killed).*$", log.read_text(errors="replace"), re.M)
-            raise NomulError(f"simulated board: the compiler failed: {found[0].strip() if found else status}; "
-                             f"see {log}")
+            found = re.search(
+                r"^.*(?:[Ee]rror|killed|Killed).*$", log.read_text(errors="replace"), re.M
+            )
+            raise NomulError(
+                f"simulated board: the compiler failed: {found[0].strip() if found else status}; "
+                f"see {log}"
+            )
         (folder / "built").touch()
     return program

@@ -43,10 +43,16 @@ class BoardProcess:
         self._last: dict[str, Any] = {}
         try:
             self._process = subprocess.Popen(
-                [str(program), str(limit_s)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
-                start_new_session=True)  # an interrupt from the terminal is the host's to handle
+                [str(program), str(limit_s)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                bufsize=0,
+                start_new_session=True,
+            )  # an interrupt from the terminal is the host's to handle
         except OSError as error:
-            raise NomulError(f"simulated board: {program} does not start: {error.strerror}") from error
+            raise NomulError(
+                f"simulated board: {program} does not start: {error.strerror}"
+            ) from error
         try:
             self.port: str = self._line(10.0)["pty"]
         except BaseException:
@@ -56,8 +62,12 @@ class BoardProcess:
     def __enter__(self) -> BoardProcess:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
     @property
@@ -109,7 +119,9 @@ class BoardProcess:
         try:
             stdin.write(f"{command}\n".encode())
         except (OSError, ValueError) as error:
-            raise NomulError(f"simulated board: it has ended (status {self._process.poll()})") from error
+            raise NomulError(
+                f"simulated board: it has ended (status {self._process.poll()})"
+            ) from error
 
     def _line(self, limit_s: float) -> dict[str, Any]:
         """The next line of JSON from the board."""
@@ -123,7 +135,9 @@ class BoardProcess:
                     raise NomulError(f"simulated board: no answer within {limit_s:g} s")
                 chunk = stdout.read(4096)
                 if not chunk:
-                    raise NomulError(f"simulated board: it has ended (status {self._process.wait(5.0)})")
+                    raise NomulError(
+                        f"simulated board: it has ended (status {self._process.wait(5.0)})"
+                    )
                 self._pending += chunk
         line, _, self._pending = self._pending.partition(b"\n")
         answer: dict[str, Any] = json.loads(line)

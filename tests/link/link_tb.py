@@ -76,15 +76,26 @@ class Host:
         assert not self.dut.busy.value, f"{why}: still busy"
         self.sent[why] += 1
 
-    async def request(self, command: int, arguments: bytes = b"", *, again: bool = False,
-                      status: Status = Status.OK, **other: int) -> bytes:
+    async def request(
+        self,
+        command: int,
+        arguments: bytes = b"",
+        *,
+        again: bool = False,
+        status: Status = Status.OK,
+        **other: int,
+    ) -> bytes:
         if not again:
             self.sequence = self.sequence + 1 & 0xFFFF
         session = other.pop("session", self.session)
         await self.send(encode_request(command, self.sequence, session, arguments, **other))
         self.sent["ok"] += 1
         response = await self.answer()
-        assert (response.version, response.command, response.sequence) == (VERSION, command, self.sequence)
+        assert (response.version, response.command, response.sequence) == (
+            VERSION,
+            command,
+            self.sequence,
+        )
         assert response.status == status, Status(response.status)
         if status is Status.OK:
             assert response.session == self.session
@@ -103,7 +114,9 @@ class Host:
         found = Statistics.unpack((await self.answer()).results)
         assert vars(found) == self.sent
 
-    async def job(self, job: int, prompt: list[int], steps: int, *, reset: bool = True, **other) -> None:
+    async def job(
+        self, job: int, prompt: list[int], steps: int, *, reset: bool = True, **other
+    ) -> None:
         await self.request(Command.JOB, job_arguments(job, prompt, steps, reset), **other)
 
     async def poll(self, job: int, since: int, **other) -> tuple[JobState, int, list[int]]:
@@ -146,7 +159,9 @@ async def memory_keeps_what_is_written(dut, stall: float) -> None:
     blocks = [(0, 1), (1, 7), (8, MAX_DATA), (REGION_BYTES - 3, 3)]
     for offset, count in blocks:
         # Many ENDs and ESCs among random bytes.
-        data = bytes(host.rng.choice([SLIP_END, SLIP_ESC, host.rng.randrange(256)]) for _ in range(count))
+        data = bytes(
+            host.rng.choice([SLIP_END, SLIP_ESC, host.rng.randrange(256)]) for _ in range(count)
+        )
         await host.request(Command.WRITE, struct.pack("<I", base + offset) + data)
         assert await host.request(Command.READ, place(base + offset, count)) == data
         crc = await host.request(Command.CHECKSUM, place(base + offset, count))
@@ -160,7 +175,15 @@ async def jobs_equal_the_definition(dut, stall: float) -> None:
     host = await opened(dut, stall)
     count = 0
     for job, (length, steps, reset) in enumerate(
-        [(1, 1, 1), (1, 9, 0), (5, 5, 0), (2, MAX_STEPS, 1), (MAX_PROMPT, MAX_PROMPT + 3, 0), (3, 4, 1)], 1
+        [
+            (1, 1, 1),
+            (1, 9, 0),
+            (5, 5, 0),
+            (2, MAX_STEPS, 1),
+            (MAX_PROMPT, MAX_PROMPT + 3, 0),
+            (3, 4, 1),
+        ],
+        1,
     ):
         prompt = [host.rng.randrange(HANGS) for _ in range(length)]
         count = 0 if reset else count
@@ -171,7 +194,10 @@ async def jobs_equal_the_definition(dut, stall: float) -> None:
         since = host.rng.randrange(steps + 1)
         state, done, tokens = await host.poll(job, since)
         assert (state, done) == (JobState.FINISHED, steps)
-        assert tokens == standin_tokens(prompt, steps=steps, count=count - steps)[since:since + MAX_POLL]
+        assert (
+            tokens
+            == standin_tokens(prompt, steps=steps, count=count - steps)[since : since + MAX_POLL]
+        )
         assert await host.poll(job, steps + 5) == (JobState.FINISHED, steps, [])
     await host.counted()
 
@@ -227,8 +253,10 @@ async def refuses_what_is_impossible(dut) -> None:
     # While a job runs, memory is not to be touched, and no other job begins.
     await host.job(1, [1], MAX_STEPS)
     for command, arguments in [
-        (Command.WRITE, struct.pack("<I", region) + b"x"), (Command.READ, place(region, 1)),
-        (Command.CHECKSUM, place(region, 1)), (Command.JOB, job_arguments(2, [1], 1, True)),
+        (Command.WRITE, struct.pack("<I", region) + b"x"),
+        (Command.READ, place(region, 1)),
+        (Command.CHECKSUM, place(region, 1)),
+        (Command.JOB, job_arguments(2, [1], 1, True)),
     ]:
         await host.request(command, arguments, status=Status.BUSY)
     assert await host.results(1, MAX_STEPS) == standin_tokens([1], steps=MAX_STEPS)
@@ -279,15 +307,16 @@ async def repetitions_and_late_frames_do_no_harm(dut) -> None:
     # What was sent before a request that was taken is old, up to half a turn of the sequence.
     await host.request(Command.WRITE, struct.pack("<I", 0) + b"new")
     for age in (1, 2, 100, 0x8000):
-        late = encode_request(Command.WRITE, host.sequence - age & 0xFFFF, SESSION,
-                              struct.pack("<I", 0) + b"old")
+        late = encode_request(
+            Command.WRITE, host.sequence - age & 0xFFFF, SESSION, struct.pack("<I", 0) + b"old"
+        )
         await host.silent(late, "stale")
     await host.silent(encode_request(Command.OPEN, host.sequence - 1 & 0xFFFF, SESSION), "stale")
     assert await host.request(Command.READ, place(0, 3)) == b"new"
     host.sequence = host.sequence + 0x7FFE & 0xFFFF  # the farthest that is new
     assert await host.request(Command.READ, place(0, 3)) == b"new"
 
-    # Opening the same session again changes nothing; a new one forgets jobs and state, even one that runs.
+    # Opening the same session again changes nothing; a new one forgets jobs and state.
     await host.open()
     assert (await host.poll(2, 2))[0] is JobState.FINISHED
     await host.job(3, [1], MAX_STEPS)
@@ -308,13 +337,13 @@ async def aborts_at_any_moment(dut) -> None:
     job, states = 0, set()
     for wait in range(0, 5 * P["cycles"] + 30, 3):
         job += 1
-        await host.job(job, [5, 6, 7], 4)
+        await host.job(job, [5, 7, 9], 4)
         await host.bench.step(wait)
         await host.request(Command.ABORT, struct.pack("<H", job))
         await host.bench.step(12)
         state, done, tokens = await host.poll(job, 0)
         assert state is JobState.ABORTED or (state is JobState.FINISHED and done == 4)
-        assert tokens == standin_tokens([5, 6, 7], steps=4)[:done]
+        assert tokens == standin_tokens([5, 7, 9], steps=4)[:done]
         job += 1
         if state is JobState.ABORTED:
             refused = job_arguments(job, [1], 1, False)
@@ -322,9 +351,7 @@ async def aborts_at_any_moment(dut) -> None:
         states.add((state, done))
         await host.job(job, [8, 9], 3)
         assert await host.results(job, 3) == standin_tokens([8, 9], steps=3)
-    if P["cycles"] > 30:  # else the job is done before the request to stop it has come
-        assert {(JobState.ABORTED, k) for k in (1, 2, 3)} <= states
-    assert (JobState.FINISHED, 4) in states
+    assert {(JobState.ABORTED, k) for k in (1, 2, 3)} | {(JobState.FINISHED, 4)} <= states
 
 
 @test(20)

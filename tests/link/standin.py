@@ -3,7 +3,6 @@
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import memory, wiring
-
 from nomul.hw.core_ports import CorePorts
 from nomul.model.protocol import Identity
 
@@ -12,7 +11,10 @@ __all__ = ["HANGS", "IDENTITY", "REGION_BYTES", "StandInCore", "standin_tokens"]
 HANGS = 0xFFFF  #: a token that the core never finishes
 REGION_BYTES = 1024
 IDENTITY = Identity(
-    design=bytes.fromhex("5354414e44494e31"), bytes_per_beat=4, lanes=1, clock_hz=100_000_000,
+    design=bytes.fromhex("5354414e44494e31"),
+    bytes_per_beat=4,
+    lanes=1,
+    clock_hz=100_000_000,
     region_bytes=(REGION_BYTES,) * 4 + (0,) * 4,
 )
 
@@ -30,12 +32,13 @@ class StandInCore(wiring.Component):
     """Answers each token with ``token·5 + count`` modulo 256, ``count`` the tokens since the last
     reset; gets stuck at token ``HANGS``.
 
-    Regions 0 to 3 are one memory of 1024 bytes each, region 4 reads the last result; nothing else answers.
+    Regions 0 to 3 are one memory of 1024 bytes each, region 4 reads the last result; nothing else
+    answers.
 
     Parameters
     ----------
     cycles : int
-        Time of a token.
+        Time of an odd token. An even one takes one cycle.
     """
 
     def __init__(self, *, cycles: int):
@@ -54,11 +57,12 @@ class StandInCore(wiring.Component):
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self.token_i.ready.eq(1)
-                m.d.sync += left.eq(self.cycles)
+                m.d.sync += left.eq(Mux(self.token_i.payload.token[0], self.cycles, 1))
                 with m.If(self.token_i.valid):
                     now = Mux(self.token_i.payload.reset, 0, count)
                     m.d.sync += [
-                        result.eq(self.token_i.payload.token * 5 + now), count.eq(now + 1),
+                        result.eq(self.token_i.payload.token * 5 + now),
+                        count.eq(now + 1),
                         hung.eq(self.token_i.payload.token == HANGS),
                     ]
                     m.next = "WORK"
@@ -72,7 +76,11 @@ class StandInCore(wiring.Component):
                 with m.Elif((left == 1) & ~hung):
                     m.next = "DONE"
             with m.State("DONE"):
-                m.d.comb += [self.busy.eq(1), self.token_o.valid.eq(~self.abort), self.token_o.payload.eq(result)]
+                m.d.comb += [
+                    self.busy.eq(1),
+                    self.token_o.valid.eq(~self.abort),
+                    self.token_o.payload.eq(result),
+                ]
                 with m.If(self.token_o.ready | self.abort):
                     m.next = "IDLE"
 
@@ -82,13 +90,17 @@ class StandInCore(wiring.Component):
         known = (region < 4) & (place < REGION_BYTES) | (region == 4) & (place == 0)
         pending, fine, is_result = Signal(), Signal(), Signal()
         m.d.comb += [
-            put.addr.eq(region[:2] * REGION_BYTES + place[:10]), put.data.eq(bus.write_data),
-            put.en.eq(bus.write & known & (region < 4)), get.addr.eq(put.addr),
+            put.addr.eq(region[:2] * REGION_BYTES + place[:10]),
+            put.data.eq(bus.write_data),
+            put.en.eq(bus.write & known & (region < 4)),
+            get.addr.eq(put.addr),
         ]
         m.d.sync += [
-            pending.eq(bus.read | bus.write), fine.eq(known & ~(bus.write & (region == 4))),
+            pending.eq(bus.read | bus.write),
+            fine.eq(known & ~(bus.write & (region == 4))),
             is_result.eq(region == 4),
-            bus.done.eq(pending), bus.error.eq(pending & ~fine),
+            bus.done.eq(pending),
+            bus.error.eq(pending & ~fine),
             bus.read_data.eq(Mux(is_result, result, get.data)),
         ]
         return m

@@ -26,7 +26,9 @@ LIMIT_S = 120.0  # no board of these tests lives longer
 
 @pytest.fixture(scope="module")
 def program() -> Path:
-    return build_board(convert(Top(core=StandInCore(cycles=50), link=Link(identity=IDENTITY)), "top"))
+    return build_board(
+        convert(Top(core=StandInCore(cycles=50), link=Link(identity=IDENTITY)), "top")
+    )
 
 
 @pytest.fixture
@@ -42,7 +44,7 @@ def board(process: BoardProcess) -> Iterator[Board]:
 
 
 class BadLine:
-    """A transport that loses, repeats, holds back, cuts and flips, each write and read with probability ``rate``."""
+    """Loses, repeats, holds back, cuts and flips, each write and read with probability ``rate``."""
 
     def __init__(self, port: str, *, rate: float, rng: random.Random):
         self.inner = SerialTransport(port)
@@ -53,7 +55,9 @@ class BadLine:
 
     def _spoil(self, way: str, data: bytes) -> bytes:
         held = self.held[way]
-        if held and self.rng.random() < 0.3:  # something from long ago, or from just now, comes first
+        if (
+            held and self.rng.random() < 0.3
+        ):  # something from long ago, or from just now, comes first
             data = held.pop(self.rng.randrange(len(held))) + data
         if self.rng.random() >= self.rate:
             return data
@@ -68,7 +72,7 @@ class BadLine:
             held.append(data)
             return b""
         if harm == "cut":
-            return data[:self.rng.randrange(len(data))]
+            return data[: self.rng.randrange(len(data))]
         flipped = bytearray(data)
         flipped[self.rng.randrange(len(data))] ^= 1 << self.rng.randrange(8)
         return bytes(flipped)
@@ -82,7 +86,9 @@ class BadLine:
         while self.pending.count(b"\xc0") < 2 and (left := end - time.monotonic()) > 0:
             self.pending += self.inner.read(left)
         cut = self.pending.find(b"\xc0", 1) + 1
-        frame, self.pending = (self.pending[:cut], self.pending[cut:]) if cut else (self.pending, b"")
+        frame, self.pending = (
+            (self.pending[:cut], self.pending[cut:]) if cut else (self.pending, b"")
+        )
         return self._spoil("read", frame) if frame else b""
 
     def flush(self) -> None:
@@ -98,7 +104,10 @@ def test_identifies(board: Board):
 
 
 def test_another_design_is_refused(process: BoardProcess):
-    with pytest.raises(NomulError, match=r"^board: its design is 5354414e44494e31, expected 0{16}: load the bitstream"):
+    with pytest.raises(
+        NomulError,
+        match=r"^board: its design is 5354414e44494e31, expected 0{16}: load the bitstream",
+    ):
         Board.open(process.port, design=bytes(8))
     with Board.open(process.port, design=IDENTITY.design):
         pass
@@ -106,7 +115,10 @@ def test_another_design_is_refused(process: BoardProcess):
 
 def test_loads_only_what_differs(board: Board):
     rng = random.Random(seed())
-    image = {Region.PROGRAM.base: rng.randbytes(REGION_BYTES), Region.NORMS.base + 5: rng.randbytes(999)}
+    image = {
+        Region.PROGRAM.base: rng.randbytes(REGION_BYTES),
+        Region.NORMS.base + 5: rng.randbytes(999),
+    }
     seen: list[tuple[int, int]] = []
     assert board.load(image, progress=lambda *step: seen.append(step)) == REGION_BYTES + 999
     assert seen[-1] == (REGION_BYTES + 999,) * 2
@@ -118,7 +130,9 @@ def test_loads_only_what_differs(board: Board):
 
 
 def test_a_model_too_large_is_refused_before_anything_is_written(board: Board):
-    with pytest.raises(NomulError, match=r"needs 1028 bytes of weights, the board has 1024: 4 too few"):
+    with pytest.raises(
+        NomulError, match=r"needs 1028 bytes of weights, the board has 1024: 4 too few"
+    ):
         board.load({Region.PROGRAM.base: b"x", Region.WEIGHTS.base + 4: bytes(1024)})
     assert board.read(Region.PROGRAM.base, 1) == b"\0"
     with pytest.raises(NomulError, match=r"needs 1 bytes of logits, the board has 0: 1 too few"):
@@ -126,20 +140,32 @@ def test_a_model_too_large_is_refused_before_anything_is_written(board: Board):
 
 
 def test_no_memory_there(board: Board):
-    with pytest.raises(BoardError, match=r"^board: refused READ: it has no memory at this address$") as caught:
+    with pytest.raises(
+        BoardError, match=r"^board: refused READ: it has no memory at this address$"
+    ) as caught:
         board.read(Region.COUNTERS.base, 1)
     assert caught.value.status is Status.BUS
 
 
-@pytest.mark.parametrize(("length", "count"), [
-    (1, 1), (1, 2), (5, 0), (128, 1), (129, 3), (1, MAX_STEPS), (1, MAX_STEPS + 1), (700, 1500),
-])
+@pytest.mark.parametrize(
+    ("length", "count"),
+    [
+        (1, 1),
+        (1, 2),
+        (5, 0),
+        (128, 1),
+        (129, 3),
+        (1, MAX_STEPS),
+        (1, MAX_STEPS + 1),
+        (700, 1500),
+    ],
+)
 def test_generates_what_the_core_computes(board: Board, length: int, count: int):
     rng = random.Random(seed())
     prompt = [rng.randrange(HANGS) for _ in range(length)]
     for _ in range(2):  # the second as the first: nothing stale
         expected = standin_tokens(prompt, steps=length + max(count, 1) - 1)
-        assert list(board.generate(prompt, count)) == expected[length - 1:][:count]
+        assert list(board.generate(prompt, count)) == expected[length - 1 :][:count]
 
 
 def test_goes_on_where_it_was(board: Board):
@@ -177,9 +203,13 @@ def test_an_aborted_state_is_not_gone_on_from(board: Board):
     tokens = board.force([1, 2, HANGS])
     next(tokens)
     board.abort()
-    with pytest.raises(NomulError, match=r"^board: the job ended after [12] of 3 tokens: begin again with a reset$"):
+    with pytest.raises(
+        NomulError, match=r"^board: the job ended after [12] of 3 tokens: begin again with a reset$"
+    ):
         list(tokens)
-    with pytest.raises(BoardError, match=r"^board: refused JOB: its state is gone: begin with a reset$"):
+    with pytest.raises(
+        BoardError, match=r"^board: refused JOB: its state is gone: begin with a reset$"
+    ):
         list(board.generate([1], 1, reset=False))
 
 
@@ -191,11 +221,14 @@ def test_a_job_that_another_one_replaced_shows(board: Board):
         list(old)
 
 
-@pytest.mark.parametrize(("prompt", "message"), [
-    ([], "the prompt is empty"),
-    ([1, 65536], "token 1 of the prompt is 65536; it must be 0 to 65535"),
-    ([-1], "token 0 of the prompt is -1; it must be 0 to 65535"),
-])
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ([], "the prompt is empty"),
+        ([1, 65536], "token 1 of the prompt is 65536; it must be 0 to 65535"),
+        ([-1], "token 0 of the prompt is -1; it must be 0 to 65535"),
+    ],
+)
 def test_refuses_prompts(board: Board, prompt: list[int], message: str):
     with pytest.raises(NomulError, match=message):
         board.generate(prompt, 1)  # at once, not at the first token
@@ -231,7 +264,9 @@ def test_a_bad_line_never_makes_a_wrong_token(process: BoardProcess, rate: float
 
 def test_a_line_that_is_too_bad_is_an_error(process: BoardProcess):
     line = BadLine(process.port, rate=1.0, rng=random.Random(seed()))
-    with pytest.raises(NomulError, match=r"^board: no answer to OPEN after 3 tries of 0\.05 s: check that"):
+    with pytest.raises(
+        NomulError, match=r"^board: no answer to OPEN after 3 tries of 0\.05 s: check that"
+    ):
         Board(line, tries=3, wait_s=0.05)
 
 
@@ -240,7 +275,9 @@ def test_a_board_that_dies_is_noticed(process: BoardProcess, board: Board):
     next(tokens)
     process.kill()
     begin = time.monotonic()
-    with pytest.raises(NomulError, match=r"^/dev/\S+: the board is gone \(.*\); attach or start it again$"):
+    with pytest.raises(
+        NomulError, match=r"^/dev/\S+: the board is gone \(.*\); attach or start it again$"
+    ):
         list(tokens)
     assert time.monotonic() - begin < 5.0
 
@@ -317,7 +354,9 @@ def test_a_program_that_is_none():
 
 
 def test_verilog_that_is_none():
-    with pytest.raises(NomulError, match=r"^simulated board: the compiler failed: %Error.*; see \S+build\.log$"):
+    with pytest.raises(
+        NomulError, match=r"^simulated board: the compiler failed: %Error.*; see \S+build\.log$"
+    ):
         build_board("module top(input x); nonsense")
 
 

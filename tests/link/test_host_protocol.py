@@ -57,8 +57,11 @@ def test_a_request_is_as_the_document_says():
     """docs/link.md has this frame."""
     frame = encode_request(Command.POLL, 0x0102, 0xC0DB, bytes([1, 0, 0, 0]))
     raw = bytes.fromhex("16 0201 dbc0 01000000")
-    assert frame == bytes.fromhex("c0 16 0201 dbdd dbdc 01000000") + slip(
-        zlib.crc32(raw).to_bytes(4, "little"))[1:]
+    assert (
+        frame
+        == bytes.fromhex("c0 16 0201 dbdd dbdc 01000000")
+        + slip(zlib.crc32(raw).to_bytes(4, "little"))[1:]
+    )
 
 
 def test_a_response_with_any_bit_flipped_is_none():
@@ -85,13 +88,20 @@ def test_identity_round_trip():
         Identity.unpack(b"abc")
 
 
-@pytest.mark.parametrize(("field", "value", "message"), [
-    ("design", b"short", "identity: design is 5 bytes; it must be 8"),
-    ("lanes", 0, "identity: lanes is 0; it must be 1 to 255"),
-    ("clock_hz", 1 << 32, "identity: clock_hz is 4294967296; it must be 1 to 4294967295"),
-    ("region_bytes", (1, 2), "identity: 2 regions; they must be 8"),
-    ("region_bytes", (1 << 25,) * 8, "identity: region 0 has 33554432 bytes; they must be 0 to 16777216"),
-])
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("design", b"short", "identity: design is 5 bytes; it must be 8"),
+        ("lanes", 0, "identity: lanes is 0; it must be 1 to 255"),
+        ("clock_hz", 1 << 32, "identity: clock_hz is 4294967296; it must be 1 to 4294967295"),
+        ("region_bytes", (1, 2), "identity: 2 regions; they must be 8"),
+        (
+            "region_bytes",
+            (1 << 25,) * 8,
+            "identity: region 0 has 33554432 bytes; they must be 0 to 16777216",
+        ),
+    ],
+)
 def test_identity_refuses(field: str, value: object, message: str):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         Identity(**{**vars(IDENTITY), field: value})
