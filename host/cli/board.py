@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Boards as commands see them: the simulated one, built when needed, or one at a port."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from nomul.host.driver import Board
+from nomul.model.core_config import CoreConfig
+from nomul.model.counters import COUNTER_BYTES, Counter, counter_words
+from nomul.model.image import regions
+from nomul.model.program import Image
+from nomul.model.protocol import Region
+from nomul.sim.board import BoardProcess, build_board
+
+__all__ = ["SimulatedEngine", "counters", "logit_scale", "open_board", "simulated_board"]
+
+Progress = Callable[[int, int], None]
+
+
+def _quiet(done: int, total: int) -> None:
+    """No progress bar."""
+
+
+@contextmanager
+def simulated_board(
+    config: CoreConfig, *, say: Callable[[str], None] = lambda line: None
+) -> Iterator[tuple[Board, BoardProcess]]:
+    """The Verilated core behind its pseudo-terminal, built first if need be."""
+    from nomul.hw.build.design import design_hash, design_verilog
+
+    program = build_board(design_verilog(config), progress=say)
+    with (
+        BoardProcess(program) as process,
+        Board.open(process.port, design=design_hash(config)) as board,
+    ):
+        yield board, process
+
+
+@contextmanager
+def open_board(
+    name: str,
+    image: Image,
+    config: CoreConfig,
+    *,
+    say: Callable[[str], None] = lambda line: None,
+    progress: Progress = _quiet,
+) -> Iterator[tuple[Board, BoardProcess | None]]:
+    """A board with an image loaded: ``"sim"``, or the name of a port."""
+    config.check(image)
+    parts = regions(image, config.weight_beats)
+    if name == "sim":
+        with simulated_board(config, say=say) as (board, process):
+            board.load(parts, progress=progress)
+            yield board, process
+    else:
+        from nomul.hw.build.design import design_hash
+
+        with Board.open(name, design=design_hash(config)) as board:
+            board.load(parts, progress=progress)
+            yield board, None
+
+
+def counters(board: Board) -> dict[str, int]:
+    """The core's counters of the latest token."""
+    words = counter_words(board.identity.lanes)
+    raw = board.read(Region.COUNTERS.base, words * COUNTER_BYTES)
+    values = struct.unpack(f"<{words}I", raw)
+    return {c.name.lower(): values[c] for c in Counter if c is not Counter.LOGIT_SCALE}
+
+
+def logit_scale(board: Board) -> float:
+    """What a unit of a logit's sum is worth, after the latest token."""
+    raw = board.read(Region.COUNTERS.base + Counter.LOGIT_SCALE * COUNTER_BYTES, 8)
+    mantissa, exponent = struct.unpack("<Ii", raw)
+    return float(mantissa) * 2.0**exponent
+
+
+class SimulatedEngine:
+    """The simulated board as an engine of :mod:`nomul.sim.evaluate`."""
+
+    def __init__(self, image: Image, config: CoreConfig):
+        self._image = image
+        self._config = config
+
+    def logits(self, segments: np.ndarray) -> Iterator[np.ndarray]:
+        """For contexts ``[S, T]`` yields, per segment, float logits ``[T, V]``."""
+        vocab = self._image.geometry.vocab
+        with open_board("sim", self._image, self._config) as (board, _):
+            for segment in segments:
+                out = np.empty((len(segment), vocab), dtype=np.float32)
+                for t, token in enumerate(segment):
+                    board.step(int(token), reset=t == 0)
+                    out[t] = board.logits(vocab) * logit_scale(board)
+                yield out

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``nomul run``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+from nomul.host.driver import Board
+from nomul.host.sampling import Sampler
+from nomul.model.tokenizer import BEGIN, tokenizer
+
+from .board import counters, logit_scale, open_board
+from .common import compile_for, core_option, json_option, load_any, print_json
+
+
+def _tokens(
+    board: Board, prompt: list[int], count: int, sampler: Sampler, vocab: int, seed: int
+) -> Iterator[int]:
+    """Generated tokens, by the core's arg-max or chosen from its logits."""
+    if sampler.greedy:
+        yield from board.generate(prompt, count)
+        return
+    rng = np.random.default_rng(seed)
+    for _ in board.force(prompt):
+        pass
+    for number in range(count):
+        token = sampler.choose(board.logits(vocab) * logit_scale(board), rng)
+        yield token
+        if number + 1 < count:
+            board.step(token)
+
+
+@click.command("run")
+@click.argument("prompt")
+@click.option("--board", "board_name", default="sim", show_default=True, metavar="sim|PORT",
+              help="The simulated board, or a serial port.")  # fmt: skip
+@click.option("--model", metavar="FILE", help="Model file or checkpoint; default the shipped one.")
+@click.option("--tokens", type=click.IntRange(min=1), default=128, show_default=True)
+@click.option("--temperature", type=float, default=0.0, show_default=True, help="0: arg-max.")
+@click.option("--top-k", type=int, default=0, help="Keep so many of the largest logits.")
+@click.option("--top-p", type=float, default=1.0, help="Keep this much probability.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of sampling.")
+@core_option
+@json_option
+def run_command(
+    prompt: str,
+    board_name: str,
+    model: str | None,
+    tokens: int,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    seed: int,
+    engine: str,
+    bytes_per_beat: int,
+    as_json: bool,
+) -> None:
+    """Continue PROMPT on a board, tokens as they come.
+
+    \b
+    Example:
+      nomul run "def read_lines(path):" --tokens 200
+    """
+    sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p)
+    loaded = load_any(model)
+    vocab = loaded.model.geometry.vocab
+    coder = tokenizer(loaded.header["tokenizer"], vocab=vocab)
+    ids = [BEGIN, *(int(token) for token in coder.encode(prompt))]
+    image, config = compile_for(loaded.model, engine=engine, bytes_per_beat=bytes_per_beat)
+    console = Console(stderr=True, highlight=False)
+    quiet = as_json or not console.is_terminal
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), DownloadColumn(),
+        console=console, transient=True, disable=quiet,
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task("loading the model", total=None)
+
+        def progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        def say(line: str) -> None:
+            console.print(line, markup=False)
+
+        opened = open_board(board_name, image, config, say=say, progress=progress)
+        board, process = opened.__enter__()
+    try:
+        clock = board.identity.clock_hz
+        decoder = coder.decoder()
+        before = process.statistics() if process else None
+        begin = time.perf_counter()
+        out: list[int] = []
+        if not as_json:
+            click.echo(prompt, nl=False)
+        for token in _tokens(board, ids, tokens, sampler, vocab, seed):
+            if token == BEGIN:
+                break  # the model ends the document
+            out.append(token)
+            if not as_json:
+                sys.stdout.write(decoder.feed(token))
+                sys.stdout.flush()
+        if not as_json:
+            click.echo(decoder.finish())
+        seconds = time.perf_counter() - begin
+        report = {
+            "prompt": prompt,
+            "text": coder.decode(np.array(out, dtype=np.int64)),
+            "tokens": len(out),
+            "prompt_tokens": len(ids),
+            "board": board_name,
+            "tokens_per_second": round((len(ids) + len(out)) / seconds, 1),
+        }
+        cycles = counters(board)["token_cycles"]
+        report["cycles_per_token"] = cycles
+        report["clock_hz"] = clock
+        if process is not None and before is not None:
+            after = process.statistics()
+            simulated = after["cycles"] - before["cycles"]
+            report["simulated_cycles_per_second"] = round(
+                simulated / max(after["seconds"] - before["seconds"], 1e-9)
+            )
+            report["modelled_tokens_per_second_at_clock"] = round(clock / cycles)
+    finally:
+        opened.__exit__(None, None, None)
+    if as_json:
+        print_json(report)
+        return
+    line = f"{report['tokens_per_second']} tokens/s"
+    if process is not None:
+        line += (
+            f" on the simulated board ({report['simulated_cycles_per_second']:,} cycles/s); "
+            f"{cycles:,} cycles a token: {clock / cycles:,.0f} tokens/s at a clock of "
+            f"{clock / 1e6:.0f} MHz (modelled)"
+        )
+    console.print(line, markup=False, soft_wrap=True)

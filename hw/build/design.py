@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole design from a configuration: core, link, and the hash by which a host knows it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from amaranth.lib import wiring
+
+from nomul.hw.core import Core
+from nomul.hw.link import Link
+from nomul.hw.top import Top
+from nomul.model.core_config import CoreConfig
+from nomul.model.image import plane_bits
+from nomul.model.isa import INSTRUCTION_BYTES
+from nomul.model.protocol import REGIONS, Identity, Region
+
+from .tools import build_folder, versions
+from .verilog import convert
+
+__all__ = ["NOMINAL_CLOCK_HZ", "design", "design_hash", "design_verilog", "identity"]
+
+NOMINAL_CLOCK_HZ = 100_000_000  #: What a design says of itself where no board gives it a clock.
+
+
+def design_hash(config: CoreConfig) -> bytes:
+    """8 bytes that change whenever the generated hardware may: sources, configuration, generator version."""
+    digest = hashlib.sha256(f"{config.to_json()} {versions()['amaranth']}".encode())
+    root = Path(__file__).resolve().parents[1]
+    model = Path(plane_bits.__code__.co_filename).parent
+    for folder in (root, model):
+        for path in sorted(folder.rglob("*.py")):
+            if "build" not in path.relative_to(folder).parts:
+                digest.update(path.relative_to(folder).as_posix().encode())
+                digest.update(path.read_bytes())
+    return digest.digest()[:8]
+
+
+def identity(config: CoreConfig, clock_hz: int = NOMINAL_CLOCK_HZ) -> Identity:
+    """What a board with this design answers when asked."""
+    sizes = [0] * REGIONS
+    sizes[Region.PROGRAM] = config.program_words * INSTRUCTION_BYTES
+    sizes[Region.WEIGHTS] = config.bytes_per_beat << plane_bits(config.weight_beats)
+    sizes[Region.NORMS] = config.norm_words * 8
+    sizes[Region.EMBEDDINGS] = config.embedding_bytes
+    sizes[Region.LOGITS] = config.vocab * 4
+    return Identity(
+        design=design_hash(config),
+        bytes_per_beat=config.bytes_per_beat,
+        lanes=config.lanes,
+        clock_hz=clock_hz,
+        region_bytes=tuple(sizes),
+    )
+
+
+def design(config: CoreConfig, clock_hz: int = NOMINAL_CLOCK_HZ) -> wiring.Component:
+    """The top: a core of this configuration behind its link."""
+    return Top(core=Core(config=config), link=Link(identity=identity(config, clock_hz)))
+
+
+def design_verilog(config: CoreConfig, clock_hz: int = NOMINAL_CLOCK_HZ) -> str:
+    """Verilog of the top, called ``top``; generated once for each design and generator."""
+    key = hashlib.sha256(f"{design_hash(config).hex()} {clock_hz} {versions()}".encode()).hexdigest()
+    path = build_folder("design") / f"top-{key[:16]}.v"
+    if not path.is_file():
+        text = convert(design(config, clock_hz), "top")
+        partial = path.with_suffix(f".{os.getpid()}")
+        partial.write_text(text)
+        partial.replace(path)
+    return path.read_text()

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The core: sequencer, memories, engine and vector unit, wired together."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, ResetInserter
+from amaranth.lib import wiring
+from amaranth.lib.wiring import connect, flipped
+
+from nomul.model.core_config import CoreConfig
+from nomul.model.counters import counter_words
+from nomul.model.errors import NomulError
+from nomul.model.numbers import VECTOR_LANES, acc_bits
+from nomul.model.protocol import Region
+
+from .core_ports import CorePorts
+from .embedding import EmbeddingMemory
+from .engine import Engine, SelectEngine, TableEngine
+from .memory import (
+    BusDecoder,
+    CounterMemory,
+    LogitsMemory,
+    NormMemory,
+    ProgramMemory,
+    WeightMemory,
+)
+from .sequencer import Sequencer
+from .vector import VectorUnit
+
+__all__ = ["Core"]
+
+_ENGINES: dict[str, type[Engine]] = {"select": SelectEngine, "table": TableEngine}
+
+
+class Core(wiring.Component):
+    """Runs the program of its memory image, once for each token.
+
+    Parameters
+    ----------
+    config : CoreConfig
+        Its sizes; one lane.
+
+    Members
+    -------
+    As :class:`~nomul.hw.core_ports.CorePorts`.
+
+    Raises
+    ------
+    NomulError
+        If the configuration has several lanes: units take them, the core's ports do not yet.
+    """
+
+    def __init__(self, *, config: CoreConfig):
+        if config.lanes != 1:
+            raise NomulError(f"core: lanes is {config.lanes}; a whole core has one lane so far")
+        self.config = config
+        super().__init__(CorePorts())
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        config = self.config
+        lanes, row = config.lanes, config.longest_row
+        sum_bits = acc_bits(row)
+
+        sequencer = Sequencer(lanes=lanes, program_words=config.program_words)
+        engine = _ENGINES[config.engine](
+            bytes_per_beat=config.bytes_per_beat,
+            lanes=lanes,
+            outputs=config.tile_outputs,
+            inputs=row,
+            acts_per_beat=VECTOR_LANES,
+        )
+        vector = VectorUnit(
+            lanes=lanes,
+            hidden=config.hidden,
+            intermediate=config.intermediate,
+            layers=config.layers,
+            inputs=row,
+            bytes_per_beat=config.bytes_per_beat,
+            vocab=config.vocab,
+        )
+        program = ProgramMemory(words=config.program_words)
+        weights = WeightMemory(bytes_per_beat=config.bytes_per_beat, depth=config.weight_beats)
+        norms = NormMemory(words=config.norm_words)
+        embeddings = EmbeddingMemory(size=config.embedding_bytes, lanes=lanes)
+        logits = LogitsMemory(vocab=config.vocab, bits=sum_bits, lanes=lanes)
+        counters = CounterMemory(words=counter_words(lanes))
+        memories = {
+            Region.PROGRAM: program,
+            Region.WEIGHTS: weights,
+            Region.NORMS: norms,
+            Region.EMBEDDINGS: embeddings,
+            Region.LOGITS: logits,
+            Region.COUNTERS: counters,
+        }
+        decoder = BusDecoder(regions=memories)
+
+        m.submodules.sequencer = sequencer
+        m.submodules.decoder = decoder
+        for region, memory in memories.items():
+            name = region.name.lower()
+            if memory is embeddings:  # its reader is given up with the token
+                m.submodules[name] = ResetInserter(sequencer.flush)(memory)
+            else:
+                m.submodules[name] = memory
+            connect(m, getattr(decoder, name), memory.bus)
+        m.submodules.engine = ResetInserter(sequencer.flush)(engine)
+        m.submodules.vector = ResetInserter(sequencer.flush)(vector)
+
+        # Work from the sequencer, data between the units.
+        connect(m, sequencer.program, program.port)
+        connect(m, sequencer.pass_o, vector.pass_i)
+        connect(m, sequencer.quant_o, vector.quant_i)
+        connect(m, sequencer.tile_o, engine.tile)
+        connect(m, sequencer.row_o, embeddings.request)
+        connect(m, embeddings.rows, vector.rows)
+        connect(m, weights.o, engine.weights)
+        connect(m, vector.acts, engine.acts)
+        connect(m, engine.sums, vector.sums)
+        connect(m, vector.norm_a, norms.a)
+        connect(m, vector.norm_b, norms.b)
+        connect(m, vector.logits, logits.port)
+        connect(m, flipped(self.bus), decoder.bus)
+        m.d.comb += [
+            sequencer.stats.eq(vector.stats),
+            sequencer.idle.eq(vector.idle),
+            sequencer.best.eq(vector.best.index),
+            sequencer.saturated.eq(vector.saturated),
+            sequencer.beat.eq(engine.weights.valid & engine.weights.ready),
+            vector.fresh.eq(sequencer.fresh),
+            weights.restart.eq(sequencer.start),
+            counters.words_i.eq(sequencer.counters),
+        ]
+
+        # Tokens.
+        m.d.comb += [
+            sequencer.token_i.valid.eq(self.token_i.valid),
+            sequencer.token_i.payload.token[0].eq(self.token_i.payload.token),
+            sequencer.token_i.payload.fresh[0].eq(self.token_i.payload.reset),
+            self.token_i.ready.eq(sequencer.token_i.ready),
+            self.token_o.valid.eq(sequencer.token_o.valid),
+            self.token_o.payload.eq(sequencer.token_o.payload[0]),
+            sequencer.token_o.ready.eq(self.token_o.ready),
+            sequencer.give_up.eq(self.abort),
+            self.busy.eq(sequencer.busy),
+        ]
+        return m
