@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from nomul.model import isa, scalar
 from nomul.model.errors import NomulError
@@ -23,6 +24,8 @@ from .golden_vector import Vectors, quantise, scale_shift
 __all__ = ["Golden", "quantise", "scale_shift"]
 
 _MAX_FLOOR = 1 << (MANTISSA_BITS - 1)  # a smaller maximum counts as this, as the reference's 1e-5 does
+
+_BLAS = ThreadpoolController()  # products this small lose more to waiting threads than they win
 
 #: Called as ``trace(instruction index, name, values [L, n])`` for whatever an instruction stores.
 Trace = Callable[[int, str, np.ndarray], None]
@@ -120,8 +123,9 @@ class Golden:
                 f"of {self.image.geometry.vocab}"
             )
         machine = _Token(self, token)
-        for self._index, instruction in enumerate(self.image.program):
-            machine.execute(self._index, instruction)
+        with _BLAS.limit(limits=1, user_api="blas"):
+            for self._index, instruction in enumerate(self.image.program):
+                machine.execute(self._index, instruction)
         register = self.image.logit_scale_register
         self.logit_scale = [float(lane[register]) for lane in machine.registers]
         return self.logits.argmax(axis=1)
