@@ -215,7 +215,9 @@ class Board:
         *,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> int:
-        """Brings memory to the wanted contents; what is there already is not sent again.
+        """Brings memory to the wanted contents, and makes sure of it.
+
+        What is there already is not sent again, up to the first difference in each region.
 
         Parameters
         ----------
@@ -250,11 +252,13 @@ class Board:
                     f"or another board"
                 )
         total, done, sent = sum(map(len, image.values())), 0, 0
+        differs = -1  # region in which something did: the rest of it will too
         for address, data in image.items():
             for k in range(0, len(data), _CHUNK):
                 part = data[k : k + _CHUNK]
-                wanted = zlib.crc32(part)
-                if self.checksum(address + k, len(part)) != wanted:
+                wanted, region = zlib.crc32(part), address + k >> REGION_SHIFT
+                if region == differs or self.checksum(address + k, len(part)) != wanted:
+                    differs = region
                     self.write(address + k, part)
                     sent += len(part)
                     if self.checksum(address + k, len(part)) != wanted:

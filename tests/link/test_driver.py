@@ -127,6 +127,17 @@ def test_loads_only_what_differs(board: Board):
     assert board.load(changed) == 999
     assert board.read(Region.NORMS.base + 5, 999) == changed[Region.NORMS.base + 5]
     assert board.read(Region.PROGRAM.base, REGION_BYTES) == image[Region.PROGRAM.base]
+    parts = {Region.WEIGHTS.base + k: rng.randbytes(100) for k in (0, 100, 200)}
+    assert board.load(parts) == 300
+    parts[Region.WEIGHTS.base + 100] = rng.randbytes(100)
+    assert board.load(parts) == 200  # from the first difference on
+    assert board.load(parts) == 0
+
+
+def test_memory_that_does_not_keep_what_is_written(board: Board, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(board, "write", lambda address, data: None)
+    with pytest.raises(NomulError, match=r"^board: memory at 0x1000003 does not keep what is written$"):
+        board.load({Region.WEIGHTS.base + 3: b"lost"})
 
 
 def test_a_model_too_large_is_refused_before_anything_is_written(board: Board):
