@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from nomul.model.checkpoint import Checkpoint
+from nomul.model.checkpoint import Checkpoint, read_checkpoint
 from nomul.model.core_config import CoreConfig
 from nomul.model.errors import NomulError
 from nomul.model.fold import Model, fold
@@ -48,7 +48,7 @@ class Loaded:
         self.model: Model
         self.header: dict[str, Any]
         if path.is_dir() and (path / "config.json").is_file():
-            self.checkpoint = Checkpoint(path)
+            self.checkpoint = read_checkpoint(path)
             self.model = fold(self.checkpoint)
             self.header = {"name": path.name, "tokenizer": tokenizer_of(self.model)}
         elif path.is_dir():
@@ -56,7 +56,7 @@ class Loaded:
         else:
             self.model, self.header = load(path)
             if (path.parent / "config.json").is_file():
-                self.checkpoint = Checkpoint(path.parent)
+                self.checkpoint = read_checkpoint(path.parent)
 
 
 def tokenizer_of(model: Model) -> str:

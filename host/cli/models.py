@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,23 +11,12 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from nomul.model.checkpoint import Checkpoint
+from nomul.model.checkpoint import read_checkpoint
 from nomul.model.errors import NomulError
 from nomul.model.fold import fold
 from nomul.model.store import save, trit_shares
 
 from .common import Loaded, json_option, load_any, print_json, tokenizer_of
-
-
-def _digest(folder: Path) -> str:
-    """sha256 over the checkpoint's files, in the order of their names."""
-    digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.safetensors"), folder / "config.json"]):
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 @click.command("import")
@@ -42,7 +30,7 @@ def import_command(checkpoint: Path, output: Path, as_json: bool) -> None:
     Example:
       nomul import MMfreeLM-370M -o mmfreelm-370m.nomul
     """
-    source = Checkpoint(checkpoint)
+    source = read_checkpoint(checkpoint)
     folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
     model = fold(source)
     if not output.parent.is_dir():
@@ -50,7 +38,7 @@ def import_command(checkpoint: Path, output: Path, as_json: bool) -> None:
     description = {
         "name": folder.resolve().name,
         "tokenizer": tokenizer_of(model),
-        "source": _digest(folder),
+        "source": source.sha256(),
     }
     save(model, output, description)
     g = model.geometry
