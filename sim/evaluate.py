@@ -7,7 +7,7 @@ first context, so that every engine, however few lanes it has, computes the same
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,9 +19,22 @@ from nomul.model.tokenizer import BEGIN
 from .golden import Golden
 from .reference import Reference
 
-__all__ = ["SEGMENT", "Engine", "FloatEngine", "GoldenEngine", "Result", "agreement", "evaluate"]
+__all__ = [
+    "SEGMENT",
+    "Engine",
+    "FloatEngine",
+    "GoldenEngine",
+    "Result",
+    "agreement",
+    "evaluate",
+    "sequence_parts",
+    "text_parts",
+]
 
 SEGMENT = 4096  #: Bytes of a segment.
+_NOTHING = -1  # target of a position that predicts nothing
+
+Parts = Iterable[tuple[np.ndarray, np.ndarray]]
 
 
 class Engine(Protocol):
@@ -71,7 +84,7 @@ class Result:
     Attributes
     ----------
     tokens : int
-        Predicted tokens.
+        Processed tokens.
     bits_per_token : float
         Mean of ``-log2 p(next)``; bits per byte for a byte vocabulary.
     best : ndarray of int64, shape ``[tokens]``
@@ -86,42 +99,49 @@ class Result:
     logits: np.ndarray | None
 
 
-def _cut(tokens: np.ndarray, context: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Whole segments together, then the rest: ``(contexts [S, T], targets [S, T])``."""
-    whole = len(tokens) // SEGMENT * SEGMENT
+def text_parts(text: np.ndarray) -> Parts:
+    """Segments of a text: ``(contexts [S, T], targets [S, T])``, whole segments together, then the rest."""
+    text = np.asarray(text, dtype=np.int64)
+    context = np.concatenate([[BEGIN], text[:-1]])
+    context[::SEGMENT] = BEGIN
+    whole = len(text) // SEGMENT * SEGMENT
     if whole:
-        yield context[:whole].reshape(-1, SEGMENT), tokens[:whole].reshape(-1, SEGMENT)
-    if len(tokens) > whole:
-        yield context[None, whole:], tokens[None, whole:]
+        yield context[:whole].reshape(-1, SEGMENT), text[:whole].reshape(-1, SEGMENT)
+    if len(text) > whole:
+        yield context[None, whole:], text[None, whole:]
 
 
-def evaluate(engine: Engine, text: np.ndarray, *, keep_logits: bool = False) -> Result:
-    """Predicts every token of a text.
+def sequence_parts(tokens: np.ndarray) -> Parts:
+    """One sequence as it is, from cleared state: each token predicts the next; the last predicts nothing."""
+    tokens = np.asarray(tokens, dtype=np.int64)
+    yield tokens[None], np.append(tokens[1:], _NOTHING)[None]
+
+
+def evaluate(engine: Engine, parts: Parts, *, keep_logits: bool = False) -> Result:
+    """Predicts every target of :func:`text_parts` or :func:`sequence_parts`.
 
     Parameters
     ----------
     engine : Engine
-    text : ndarray of int, shape ``[n]``
-        Token ids, at least one.
+    parts : iterable of (contexts, targets)
     keep_logits : bool
-        Keep all logits: ``n · V`` floats.
+        Keep all logits: ``T · V`` floats.
     """
-    text = np.asarray(text, dtype=np.int64)
-    context = np.concatenate([[BEGIN], text[:-1]])
-    context[::SEGMENT] = BEGIN
-    bits, best, kept = 0.0, [], []
-    for contexts, targets in _cut(text, context):
+    bits, predicted, best, kept = 0.0, 0, [], []
+    for contexts, targets in parts:
         for logits, target in zip(engine.logits(contexts), targets, strict=True):
             wide = logits.astype(np.float64)
-            top = wide.max(axis=1, keepdims=True)
-            log_sum = np.log(np.exp(wide - top).sum(axis=1)) + top[:, 0]
-            bits += float((log_sum - wide[np.arange(len(target)), target]).sum()) / np.log(2)
+            rows = np.flatnonzero(target != _NOTHING)
+            top = wide.max(axis=1)
+            log_sum = np.log(np.exp(wide - top[:, None]).sum(axis=1)) + top
+            bits += float((log_sum[rows] - wide[rows, target[rows]]).sum()) / np.log(2)
+            predicted += len(rows)
             best.append(wide.argmax(axis=1))
             if keep_logits:
                 kept.append(logits.astype(np.float32))
     return Result(
-        tokens=len(text),
-        bits_per_token=bits / len(text),
+        tokens=sum(map(len, best)),
+        bits_per_token=bits / predicted if predicted else float("nan"),
         best=np.concatenate(best),
         logits=np.concatenate(kept) if keep_logits else None,
     )
