@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 
 import numpy as np
+
 from nomul.model.errors import NomulError
 from nomul.model.protocol import (
     MAX_DATA,

@@ -7,6 +7,7 @@ import contextlib
 from typing import Protocol
 
 import serial
+
 from nomul.model.errors import NomulError
 
 __all__ = ["SerialTransport", "Transport"]

@@ -4,6 +4,7 @@
 
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+
 from nomul.model.protocol import ADDRESS_BITS, TOKEN_BITS
 
 __all__ = ["BusSignature", "CorePorts", "TokenIn"]

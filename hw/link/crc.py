@@ -8,6 +8,7 @@ from operator import xor
 from amaranth.hdl import Cat, Module, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+
 from nomul.model.protocol import CRC_POLYNOMIAL
 
 __all__ = ["Crc32", "crc32_step"]

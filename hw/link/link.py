@@ -4,6 +4,7 @@
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
+
 from nomul.model.protocol import (
     ADDRESS_BITS,
     CRC_RESIDUE,

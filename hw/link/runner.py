@@ -5,6 +5,7 @@
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
+
 from nomul.model.protocol import MAX_PROMPT, MAX_STEPS, TOKEN_BITS, JobState
 
 from ..core_ports import TokenIn

@@ -5,6 +5,7 @@
 from amaranth.hdl import Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+
 from nomul.model.protocol import SLIP_END, SLIP_ESC, SLIP_ESC_END, SLIP_ESC_ESC
 
 __all__ = ["FrameByte", "SlipDecoder", "SlipEncoder", "SlipItem"]
@@ -42,9 +43,14 @@ class SlipDecoder(wiring.Component):
     i: In(stream.Signature(8))
     o: Out(stream.Signature(SlipItem))
 
+    def __init__(self) -> None:
+        super().__init__()
+        # Known by name to the proof in tests/link.
+        self.escaped, self.bad = Signal(), Signal()
+
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        escaped, bad = Signal(), Signal()
+        escaped, bad = self.escaped, self.bad
         i, o = self.i, self.o
         is_end, is_escape = i.payload == SLIP_END, i.payload == SLIP_ESC
 
@@ -87,13 +93,22 @@ class SlipEncoder(wiring.Component):
     i: In(stream.Signature(FrameByte))
     o: Out(stream.Signature(8))
 
+    def __init__(self) -> None:
+        super().__init__()
+        # Known by name to the proof in tests/link.
+        self.between, self.escaping, self.closing = Signal(), Signal(), Signal()
+
     def elaborate(self, platform: object) -> Module:
         m = Module()
         i, o = self.i, self.o
         is_end = i.payload.data == SLIP_END
         special = is_end | (i.payload.data == SLIP_ESC)
 
-        with m.FSM():
+        with m.FSM() as fsm:
+            m.d.comb += [
+                self.between.eq(fsm.ongoing("START")), self.escaping.eq(fsm.ongoing("ESCAPED")),
+                self.closing.eq(fsm.ongoing("END")),
+            ]
             with m.State("START"):
                 m.d.comb += [o.valid.eq(i.valid), o.payload.eq(SLIP_END)]
                 with m.If(o.valid & o.ready):

@@ -7,6 +7,8 @@ import struct
 import zlib
 
 import cocotb
+from standin import HANGS, IDENTITY, REGION_BYTES, StandInCore, standin_tokens
+
 from nomul.host.protocol import FrameDecoder, Response, decode_response, encode_request, slip
 from nomul.hw.link import Link
 from nomul.hw.top import Top
@@ -29,7 +31,6 @@ from nomul.model.protocol import (
     Status,
 )
 from nomul.sim.harness import Bench, parameters
-from standin import HANGS, IDENTITY, REGION_BYTES, StandInCore, standin_tokens
 
 P = parameters()
 SESSION = 0xC0DB  # END and ESC, to be escaped in every frame

@@ -3,6 +3,7 @@
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import memory, wiring
+
 from nomul.hw.core_ports import CorePorts
 from nomul.model.protocol import Identity
 

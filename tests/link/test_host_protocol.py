@@ -9,10 +9,11 @@ import zlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from standin import IDENTITY
+
 from nomul.host.protocol import FrameDecoder, decode_response, encode_request, slip, unslip
 from nomul.model.errors import NomulError
 from nomul.model.protocol import RESPONSE, SLIP_END, VERSION, Command, Identity
-from standin import IDENTITY
 
 special = st.binary(max_size=60) | st.lists(
     st.sampled_from([0xC0, 0xDB, 0xDC, 0xDD, 0]), max_size=60

@@ -7,10 +7,11 @@ from __future__ import annotations
 import re
 
 import pytest
+from standin import IDENTITY, StandInCore
+
 from nomul.hw.link import Link
 from nomul.hw.top import Top
 from nomul.sim.harness import run
-from standin import IDENTITY, StandInCore
 
 
 def test_link():
