@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Module, Mux, Signal, signed, unsigned
+from typing import Any
+
+from amaranth import C, Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -101,11 +103,11 @@ class Quantiser(wiring.Component):
         position = data.StructLayout({"row": self.row_bits, "norm": 20, "left": 14})
         here, chunk = Signal(position), Signal(position)
         left = Signal(range(self.chunk_beats))
-        lane = Signal(range(self.lanes))
+        lane = Signal(range(max(self.lanes, 2)))
         running = Signal()
         room = Signal(range(_ROOM + 1), init=_ROOM)
         issue = running & (room != 0) & ~self.blocked
-        beat_last, lane_last = left == 0, lane == self.lanes - 1
+        beat_last, lane_last = left == 0, lane == self.lanes - 1 if self.lanes > 1 else C(1, 1)
         following = Signal(position)
         m.d.comb += [
             following.row.eq(here.row + 1),
@@ -138,6 +140,9 @@ class Quantiser(wiring.Component):
         lanes = delay(m, lane, _PIPE - 2, name="lane")
         m.d.comb += self.quant_i.ready.eq(~running & ~Cat(valids[1:]).any())
 
+        def of_lane(values: Any, lane: Value) -> Any:
+            return values[lane] if self.lanes > 1 else values[0]
+
         # The reciprocal as a shift and 127/128 of its mantissa: m - (m + 63) / 128.
         shifts = Signal(data.ArrayLayout(_SHIFT_BITS, self.lanes))
         factors = Signal(data.ArrayLayout(MANTISSA_BITS, self.lanes))
@@ -155,9 +160,9 @@ class Quantiser(wiring.Component):
             delay(m, here.left > k, 2, name=f"inside_{k}")[-1] for k in range(VECTOR_LANES)
         ]
         row = Signal(data.ArrayLayout(signed(SOURCE_BITS), VECTOR_LANES))
-        m.d.sync += row.eq(self.rows_data[lanes[1]])
+        m.d.sync += row.eq(of_lane(self.rows_data, lanes[1]))
         shift, factor = Signal(_SHIFT_BITS), Signal(MANTISSA_BITS)
-        m.d.sync += [shift.eq(shifts[lanes[3]]), factor.eq(factors[lanes[5]])]
+        m.d.sync += [shift.eq(of_lane(shifts, lanes[3])), factor.eq(of_lane(factors, lanes[5]))]
         fine = delay(m, shift[:3], 1, name="fine")[-1]
         beat = Signal(ActsLayout)
         for k in range(VECTOR_LANES):

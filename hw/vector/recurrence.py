@@ -84,10 +84,11 @@ class Recurrence(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        depth = self.layers * self.hidden
+        hidden = max(self.hidden, 2)  # a memory of one row would have an address without bits
+        depth = max(self.layers * self.hidden, 2)
 
         def counter(name: str, start: Signal, step: Signal, size: int, first: object = 0) -> Signal:
-            count = Signal(range(max(size, 2)), name=name)
+            count = Signal(range(size), name=name)
             with m.If(step):
                 m.d.sync += count.eq(count + 1)
             with m.If(start):
@@ -97,17 +98,17 @@ class Recurrence(wiring.Component):
         # Strobes by the cycles since ``update``.
         at = delay(m, self.update, self.latency - 1, name="update")
         forget = delay(m, self.forget, 2, name="forget")[-1]
-        keep_write = counter("keep_write", self.start_forget, forget, self.hidden)
-        keep_read = counter("keep_read", self.start_update, at[1], self.hidden)
+        keep_write = counter("keep_write", self.start_forget, forget, hidden)
+        keep_read = counter("keep_read", self.start_update, at[1], hidden)
         state_read = counter("state_read", self.start_update, at[0], depth, self.address)
         state_write = counter("state_write", self.start_update, at[6], depth, self.address)
-        activated_write = counter("activated_write", self.start_update, at[13], self.hidden)
-        activated_read = counter("activated_read", self.start_read, self.read, self.hidden)
+        activated_write = counter("activated_write", self.start_update, at[13], hidden)
+        activated_read = counter("activated_read", self.start_read, self.read, hidden)
 
         for lane in range(self.lanes):
-            keeps = memory.Memory(shape=_KEEP_BITS, depth=self.hidden, init=[])
+            keeps = memory.Memory(shape=_KEEP_BITS, depth=hidden, init=[])
             states = memory.Memory(shape=signed(STATE_BITS), depth=depth, init=[])
-            outputs = memory.Memory(shape=signed(STATE_BITS), depth=self.hidden, init=[])
+            outputs = memory.Memory(shape=signed(STATE_BITS), depth=hidden, init=[])
             m.submodules[f"keep_{lane}"] = keeps
             m.submodules[f"state_{lane}"] = states
             m.submodules[f"activated_{lane}"] = outputs

@@ -42,8 +42,8 @@ class Reduction(wiring.Component):
     Members
     -------
     start : ``In(1)``
-        A vector begins; two cycles or more before its first ``fetch``. The fields below are read then and must stand.
-        Clears the statistics, unless ``forget``.
+        A vector begins; two cycles or more before its first ``fetch``. Clears the statistics, unless ``forget``,
+        which is read now; the other fields stand until the last element is in the statistics.
     address : ``In(20)``
         Word where the norm vectors begin.
     elements : ``In(17)``
@@ -93,7 +93,9 @@ class Reduction(wiring.Component):
 
         # A ring of four addresses: the foremost is at the port, and goes to the back increased.
         words = Signal(15)
-        started = Signal()
+        started, forget = Signal(), Signal()
+        with m.If(self.start):
+            m.d.sync += forget.eq(self.forget)
         ring = Signal(data.ArrayLayout(_ADDRESS_BITS, _FETCHES))
         m.d.sync += [words.eq((self.elements + VECTOR_LANES - 1) >> 2), started.eq(self.start)]
         fetched = Signal(range(_FETCHES))
@@ -107,7 +109,7 @@ class Reduction(wiring.Component):
             m.d.sync += [ring[k].eq(ring[k + 1]) for k in range(_FETCHES - 1)]
             m.d.sync += ring[_FETCHES - 1].eq(ring[0] + 1)
         with m.If(started):
-            count = self.vectors & (~self.forget).replicate(2)
+            count = self.vectors & (~forget).replicate(2)
             behind = Mux(count[0], words, 0) + Mux(count[1], words << 1, 0)
             m.d.sync += [
                 place.eq(0),
@@ -123,19 +125,19 @@ class Reduction(wiring.Component):
         which = delay(m, fetched, NORM_LATENCY, name="which")[-1]
         first_use = NORM_LATENCY + 1
         places = delay(m, place, first_use + MAXIMA, name="place")
-        valids = delay(m, self.fetch & ~self.forget, 8 + MAXIMA, name="valid")
+        valids = delay(m, self.fetch & ~forget, 8 + MAXIMA, name="valid")
         operands = []
         for k in range(_FETCHES):
             word = Signal(data.ArrayLayout(NORM_BITS, VECTOR_LANES), name=f"word_{k}")
             operand = Signal(NORM_BITS, name=f"operand_{k}")
             with m.If(arriving & (which == k)):
                 for bits, norm in zip(word, self.norm.data, strict=True):
-                    raw = self.forget if k == 0 else C(0, 1)
+                    raw = forget if k == 0 else C(0, 1)
                     m.d.sync += bits.eq(magnitude(norm, norm[-1] & ~raw))
             m.d.sync += operand.eq(word[places[first_use + k]])
             if k == 0:
                 m.d.comb += self.lower.eq(operand)
-                with m.If(~self.square & ~self.forget):
+                with m.If(~self.square & ~forget):
                     m.d.sync += operand.eq(1 << NORM_BITS - 1)
             operands.append(operand)
 

@@ -71,7 +71,7 @@ class Sigma(wiring.Component):
 
         # |t| goes into the table's address register.
         negative = self.t[-1]
-        bits = self.t ^ negative.replicate(self.width)
+        bits = self.t.as_unsigned() ^ negative.replicate(self.width)
         low = bits[:_SPAN] + negative
         beyond = bits[_SPAN:].any() | low[_SPAN]
         a = Signal(_SPAN)
@@ -126,6 +126,8 @@ class Activation(wiring.Component):
     latency = Sigma.latency + 2
 
     def __init__(self, *, width: int):
+        if width < T_BITS:
+            raise ValueError(f"Activation takes arguments of at least {T_BITS} bits, not {width}")
         self.width = width
         super().__init__({
             "t": In(signed(width)),

@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cocotb side: the whole vector unit against the golden one."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import cocotb
+import numpy as np
+from cocotb.triggers import FallingEdge
+from nomul.hw.ports import EMBED, NORM_LATENCY
+from nomul.hw.vector import VectorUnit
+from nomul.model import isa, scalar
+from nomul.model.isa import Mode, Source
+from nomul.model.numbers import ACT_MAX, product_shift
+from nomul.model.scalar import Scalar
+from nomul.sim.golden_vector import Vectors
+from nomul.sim.harness import Bench, pack_bits, parameters, unpack_bits
+
+P = parameters()
+UNIT = VectorUnit(**P["geometry"])
+L = UNIT.lanes
+NORM_WORDS = 4096
+MOST = ACT_MAX * UNIT.inputs  # largest sum
+
+
+class Machine:
+    """The unit under test beside the golden one; both get the same work."""
+
+    def __init__(self, dut: Any, stall: float = 0.0):
+        self.dut, self.stall = dut, stall
+        self.bench = Bench(dut, UNIT)
+        self.rng = np.random.default_rng(cocotb.RANDOM_SEED)
+        self.norms = self.rng.integers(0, 1 << 16, (NORM_WORDS, 4)).astype(np.uint16)
+        self.norms[self.rng.random(NORM_WORDS) < 0.1] = 0x8000
+        self.norms[self.rng.random(NORM_WORDS) < 0.1] = 0x7FFF
+        self.norms[self.rng.random(NORM_WORDS) < 0.1] = 0
+        self.golden = Vectors(
+            self.norms, hidden=UNIT.hidden, intermediate=UNIT.intermediate,
+            state_values=UNIT.layers * UNIT.hidden, lanes=L,
+        )  # fmt: skip
+        self.logits: list[tuple[int, list[int]]] = []
+        self.idle_since = 0  # cycle, 0 while busy
+        self.fresh = 0
+
+    async def start(self) -> None:
+        self.dut.fresh.value = 0
+        await self.bench.start()
+        for port in ("norm_a", "norm_b"):
+            cocotb.start_soon(self._norm_memory(port))
+        cocotb.start_soon(self._watch())
+        self.set_fresh((1 << L) - 1)  # the state of whatever ran before
+        for layer in range(UNIT.layers):
+            self.gates(UNIT.hidden, layer)
+        await self.idle()
+        self.set_fresh(0)
+
+    async def _norm_memory(self, port: str) -> None:
+        address = getattr(self.dut, f"{port}__address")
+        data = getattr(self.dut, f"{port}__data")
+        words = [sum(int(v) << 16 * k for k, v in enumerate(word)) for word in self.norms]
+        late = deque([0] * NORM_LATENCY)
+        while True:
+            await FallingEdge(self.dut.clk)
+            late.append(words[int(address.value) % NORM_WORDS])
+            data.value = late.popleft()
+
+    async def _watch(self) -> None:
+        shape = UNIT.signature.members["logits"].signature.members["sum"].shape
+        while True:
+            await FallingEdge(self.dut.clk)
+            if not self.dut.idle.value:
+                self.idle_since = 0
+            elif not self.idle_since:
+                self.idle_since = self.bench.cycle
+            if self.dut.logits__valid.value:
+                sums = unpack_bits(shape, int(self.dut.logits__sum.value))
+                self.logits.append((int(self.dut.logits__index.value), sums))
+
+    def set_fresh(self, lanes: int) -> None:
+        self.fresh = lanes
+        self.dut.fresh.value = lanes
+
+    async def idle(self) -> None:
+        """All sums taken, everything drained."""
+        await self.bench.sent("pass_i")
+        await self.bench.sent("sums")
+        await self.bench.sent("rows")
+        await self.bench.step()
+        while not self.dut.idle.value:
+            await self.bench.step()
+
+    # -- random work ---------------------------------------------------------------------------
+
+    def sums(self, outputs: int) -> np.ndarray:
+        kind = self.rng.integers(5)
+        shape = (L, outputs)
+        if kind == 0:
+            return np.full(shape, self.rng.choice([-MOST, MOST]))
+        if kind == 1:
+            return self.rng.choice([-MOST, 0, MOST, 1, -1], shape)
+        if kind == 2:
+            return np.zeros(shape, dtype=np.int64)
+        return np.rint(self.rng.standard_normal(shape) * MOST / 5).clip(-MOST, MOST).astype(np.int64)
+
+    def scales(self, middle: int, spread: int) -> list[Scalar]:
+        """A scale a lane whose products have about ``middle`` bits before the point."""
+        def one() -> Scalar:
+            if self.rng.random() < 0.03:
+                return scalar.ZERO
+            exponent = middle - 17 - MOST.bit_length() + int(self.rng.integers(-spread, spread + 1))
+            return Scalar(int(self.rng.integers(1 << 17, 1 << 18)), max(-512, min(511, exponent)))
+        return [one() for _ in range(L)]
+
+    def reduction(self, elements: int) -> dict[str, int]:
+        words = -(-elements // 4)
+        return {
+            "address": int(self.rng.integers(0, NORM_WORDS - 4 * words)),
+            "vectors": int(self.rng.integers(4)),
+            "square": int(self.rng.integers(2)),
+        }
+
+    # -- the same work for both ------------------------------------------------------------------
+
+    def run_pass(self, i: isa.Pass, sums: np.ndarray, scales: list[Scalar]) -> None:
+        self.golden.run(i, sums, scales)
+        self.bench.send("pass_i", [{
+            "mode": i.mode, "outputs": i.outputs, "address": i.address, "shift": i.shift,
+            "vectors": i.vectors, "square": i.square, "scale": [s._asdict() for s in scales],
+        }])  # fmt: skip
+        self.bench.send(
+            "sums", ({"sum": column, "last": int(self.rng.integers(2))} for column in sums.T),
+            stall=self.stall,
+        )  # fmt: skip
+
+    def embed(self, elements: int) -> None:
+        fields = self.reduction(elements)
+        i = isa.Embed(elements=elements, stride=0, shift=int(self.rng.integers(32)),
+                      norm=fields.pop("address"), **fields)
+        values = self.rng.integers(-127, 128, (L, elements))
+        row_scale = self.rng.choice([0, 1, 65535, *self.rng.integers(0, 1 << 16, 9)], L)
+        if self.rng.random() < 0.2:
+            values[:] = 0
+        self.golden.embed(i, values, row_scale)
+        self.bench.send("pass_i", [{
+            "mode": EMBED, "outputs": elements, "address": i.norm, "shift": i.shift,
+            "vectors": i.vectors, "square": i.square, "scale": [scalar.ZERO._asdict()] * L,
+        }])  # fmt: skip
+        self.bench.send(
+            "rows", ({"value": v, "scale": row_scale} for v in values.T), stall=self.stall)
+
+    def gates(self, elements: int, layer: int | None = None) -> None:
+        """FORGET, INPUT and OUTPUT, one behind the other."""
+        spread = int(self.rng.choice([2, 12]))
+        address = int(self.rng.integers(NORM_WORDS - elements))
+        layer = int(self.rng.integers(UNIT.layers)) if layer is None else layer
+        fields = self.reduction(elements)
+        self.run_pass(
+            self.setting(Mode.FORGET, elements, address=address), self.sums(elements),
+            self.scales(2, spread))
+        for lane in range(L):
+            if self.fresh >> lane & 1:
+                at = layer * UNIT.hidden
+                self.golden.state[lane, at : at + elements] = 0
+        self.run_pass(
+            self.setting(Mode.INPUT, elements, address=layer * UNIT.hidden), self.sums(elements),
+            self.scales(2, spread))
+        shift = int(self.rng.integers(product_shift(UNIT.inputs), 32))
+        self.run_pass(
+            self.setting(Mode.OUTPUT, elements, shift=shift, **fields), self.sums(elements),
+            self.scales(2, spread))
+
+    def residual(self, elements: int) -> None:
+        self.run_pass(
+            self.setting(Mode.RESIDUAL, elements, **self.reduction(elements)), self.sums(elements),
+            self.scales(*((15, 2) if self.rng.random() < 0.2 else (3, 15))))
+
+    def gated(self, elements: int) -> None:
+        shift = int(self.rng.integers(product_shift(UNIT.inputs), 32))
+        self.run_pass(
+            self.setting(Mode.GATED, 2 * elements, shift=shift, **self.reduction(elements)),
+            self.sums(2 * elements), self.scales(2, int(self.rng.choice([2, 12]))))
+
+    def head(self, outputs: int) -> None:
+        sums = self.sums(outputs)
+        self.logits.clear()
+        self.run_pass(self.setting(Mode.LOGITS, outputs), sums, self.scales(2, 2))
+
+    @staticmethod
+    def setting(mode: Mode, outputs: int, **fields: int) -> isa.Pass:
+        return isa.Pass(mode=mode, rs=0, outputs=outputs, **(
+            {"address": 0, "shift": 0, "vectors": 0, "square": 0} | fields))
+
+    def begin_quant(self, source: Source, elements: int) -> tuple[int, list[list[int]]]:
+        """Issues a quantisation; the beats that it must give."""
+        norm = int(self.rng.integers(0, NORM_WORDS - elements))
+        vector = self.golden.x if source is Source.RESIDUAL else self.golden.product
+        v = np.abs(vector[:, :elements] * self.golden.norm(norm, elements)).max(axis=1)
+        reciprocals = [scalar.recip(scalar.from_int(max(int(most), 1 << 17))) for most in v]
+        i = isa.Quant(rs=0, source=source, elements=elements, norm=norm)
+        q = self.golden.quant(i, reciprocals)
+        chunk = 5 * UNIT.bytes_per_beat
+        padded = np.zeros((L, -(-elements // chunk) * chunk), dtype=np.int64)
+        padded[:, :elements] = q
+        beats = padded.reshape(L, -1, chunk // 4, 4).transpose(1, 0, 2, 3)
+        expected = [
+            {"x": [int(x) for x in beat], "last": int(lane == L - 1 and k == chunk // 4 - 1)}
+            for lanes in beats for lane, row in enumerate(lanes) for k, beat in enumerate(row)
+        ]
+        self.bench.send("quant_i", [{
+            "source": source, "elements": elements, "norm": norm,
+            "reciprocal": [r._asdict() for r in reciprocals],
+        }])  # fmt: skip
+        return len(expected), expected
+
+    async def quant(self, source: Source, elements: int) -> None:
+        count, expected = self.begin_quant(source, elements)
+        assert await self.bench.receive("acts", count, stall=self.stall) == expected
+
+    def check_stats(self, vectors: int, *, sums: bool) -> None:
+        stats = unpack_bits(UNIT.signature.members["stats"].shape, int(self.dut.stats.value))
+        assert stats["squares"] == self.golden.squares
+        assert stats["max"][:vectors] == self.golden.maxima[:vectors].tolist()
+        if sums:
+            assert stats["sums"] == self.golden.sums_squared
+
+    def check_counts(self) -> None:
+        shape = UNIT.signature.members["saturated"].shape
+        found = unpack_bits(shape, int(self.dut.saturated.value))
+        assert found == {k: min(v, 0xFFFF) for k, v in self.golden.saturated.items()}
+
+
+@cocotb.test(timeout_time=40, timeout_unit="ms")
+@cocotb.parametrize(stall=[0.0, 0.3, 0.8])
+async def passes_equal_golden(dut: Any, stall: float) -> None:
+    """Random tokens' worth of passes: statistics after bursts, quantisations while passes run."""
+    machine = Machine(dut, stall)
+    await machine.start()
+    rng = machine.rng
+    vectors = 0
+
+    def note(i: Any) -> None:
+        nonlocal vectors
+        vectors = i
+
+    original = machine.reduction
+
+    def reduction(elements: int) -> dict[str, int]:
+        fields = original(elements)
+        note(fields["vectors"])
+        return fields
+
+    machine.reduction = reduction  # type: ignore[method-assign]
+    for turn in range(P["rounds"]):
+        d = UNIT.hidden if turn % 3 == 0 else int(rng.integers(1, UNIT.hidden + 1))
+        m = UNIT.intermediate if turn % 3 == 1 else int(rng.integers(1, UNIT.intermediate + 1))
+        machine.set_fresh(int(rng.integers(1 << L)) if rng.random() < 0.3 else 0)
+        gated = False
+        machine.embed(d)
+        for _ in range(int(rng.integers(1, 6))):
+            match rng.integers(4):
+                case 0:
+                    machine.gates(d)
+                    gated = False
+                case 1:
+                    machine.residual(d)
+                case 2:
+                    machine.gated(m)
+                    gated = True
+                case 3:
+                    machine.head(int(rng.integers(1, UNIT.vocab + 1)))
+            if rng.random() < 0.7:
+                await machine.idle()
+                machine.check_stats(vectors, sums=True)
+                if rng.random() < 0.5:
+                    await machine.quant(Source.RESIDUAL, d)
+                    if machine.golden.product.any():
+                        await machine.quant(Source.PRODUCT, machine.golden.product.shape[1])
+        await machine.idle()
+        machine.check_stats(vectors, sums=True)
+
+        # Quantisations of the vector that the running pass does not write.
+        count, expected = machine.begin_quant(Source.RESIDUAL, d)
+        machine.bench.expect("acts", count, stall=stall)
+        await machine.bench.sent("quant_i")
+        machine.gated(m) if gated else machine.gates(d)
+        port = machine.bench.ports["acts"]
+        await port.done.wait()
+        assert [unpack_bits(port.shape, w) for w in port.words[-count:]] == expected
+        await machine.idle()
+        machine.check_stats(vectors, sums=True)
+        count, expected = machine.begin_quant(Source.PRODUCT, machine.golden.product.shape[1])
+        machine.bench.expect("acts", count, stall=stall)
+        machine.residual(d)
+        await port.done.wait()
+        assert [unpack_bits(port.shape, w) for w in port.words[-count:]] == expected
+
+        outputs = UNIT.vocab if turn % 3 == 2 else int(rng.integers(1, UNIT.vocab + 1))
+        machine.head(outputs)
+        await machine.idle()
+        machine.check_stats(vectors, sums=True)
+        machine.check_counts()
+        best = unpack_bits(UNIT.signature.members["best"].shape, int(dut.best.value))
+        assert best["index"] == machine.golden.logits.argmax(axis=1).tolist()
+        assert [index for index, _ in machine.logits] == list(range(outputs))
+        assert [sums for _, sums in machine.logits] == machine.golden.logits.T.tolist()
