@@ -1,0 +1,419 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The on-chip memories of a core, each with a byte-wide side for the bus.
+
+The bus is used while the core is idle, so it shares read ports with the core. Outputs of block RAMs go to
+plain registers: what leaves a DP16KD comes 5.7 ns after the clock. Nothing is read in a cycle in which
+something is written; else yosys would add logic for what happens then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from amaranth.hdl import Cat, Module, Mux, ResetInserter, Shape, Signal, Value, signed, unsigned
+from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+from nomul.model.counters import COUNTER_BYTES
+from nomul.model.image import plane_bits
+from nomul.model.isa import INSTRUCTION_BYTES
+from nomul.model.numbers import NORM_BITS, VECTOR_LANES
+from nomul.model.protocol import ADDRESS_BITS, REGION_SHIFT, Region
+
+from .core_ports import BusSignature
+from .ports import LogitSignature, NormLayout, NormSignature, WeightLayout
+from .sequencer import ProgramSignature
+
+__all__ = [
+    "BusDecoder",
+    "CounterMemory",
+    "LogitsMemory",
+    "NormMemory",
+    "ProgramMemory",
+    "Skid",
+    "WeightMemory",
+    "answer",
+    "block_ram",
+    "positive",
+]
+
+LOGIT_BYTES = 4
+
+
+def positive(owner: str, **parameters: int) -> None:
+    """Refuses parameters below 1, naming owner, parameter and value."""
+    for name, value in parameters.items():
+        if value < 1:
+            raise ValueError(f"{owner}: {name} is {value}; it must be at least 1")
+
+
+def block_ram(m: Module, name: str, *, shape: Shape | int, depth: int) -> memory.Memory:
+    """A memory that becomes block RAM."""
+    ram = memory.Memory(shape=shape, depth=depth, init=[], attrs={"ram_style": "block"})
+    m.submodules[name] = ram
+    return ram
+
+
+def answer(m: Module, bus: wiring.PureInterface, *, valid: Value, latency: int) -> Signal:
+    """Answers every access on the bus ``latency`` cycles after its strobe, with an error unless ``valid``.
+
+    Returns the progress: bit ``k`` is high ``k + 1`` cycles after the strobe of a valid access.
+    """
+    going = Signal(latency, name="bus_going")
+    wrong = Signal(latency, name="bus_wrong")
+    strobe = bus.read | bus.write
+    m.d.sync += [
+        going.eq(Cat(strobe & valid, going)), wrong.eq(Cat(strobe & ~valid, wrong)),
+    ]
+    m.d.comb += [bus.done.eq(going[-1] | wrong[-1]), bus.error.eq(wrong[-1])]
+    return going
+
+
+class Skid(wiring.Component):
+    """Lets the sender know a cycle late that the receiver stalls: ``i.ready`` comes from a flip-flop.
+
+    No latency, a beat in every cycle.
+
+    Parameters
+    ----------
+    shape : ShapeLike
+        Of the payload.
+
+    Members
+    -------
+    i : ``In(stream.Signature(shape))``
+    o : ``Out(stream.Signature(shape))``
+    """
+
+    def __init__(self, *, shape: data.Layout | Shape):
+        super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        arriving, leaving = Value.cast(self.i.payload), Value.cast(self.o.payload)
+        full, held = Signal(), Signal(len(arriving), reset_less=True)
+        m.d.comb += [
+            self.i.ready.eq(~full), self.o.valid.eq(full | self.i.valid),
+            leaving.eq(Mux(full, held, arriving)),
+        ]
+        with m.If(full):
+            m.d.sync += full.eq(~self.o.ready)
+        with m.Else():
+            m.d.sync += [held.eq(arriving), full.eq(self.i.valid & ~self.o.ready)]
+        return m
+
+
+class ProgramMemory(wiring.Component):
+    """Instructions: word ``k`` at byte ``8·k``.
+
+    Bus accesses take 3 cycles.
+
+    Parameters
+    ----------
+    words : int
+
+    Members
+    -------
+    port : ``In(ProgramSignature(words=words))``
+        Two stages: an instruction comes 2 enabled cycles after its address.
+    bus : ``Out(BusSignature())``
+    """
+
+    def __init__(self, *, words: int):
+        positive("ProgramMemory", words=words)
+        self.words = words
+        super().__init__({
+            "port": In(ProgramSignature(words=words)),
+            "bus": Out(BusSignature()),
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        ram = block_ram(m, "ram", shape=unsigned(8 * INSTRUCTION_BYTES), depth=self.words)
+        read, write = ram.read_port(), ram.write_port(granularity=8)
+        byte, word = _split(self.bus.address, INSTRUCTION_BYTES)
+        going = answer(m, self.bus, valid=word < self.words, latency=3)
+        out = Signal.like(self.port.data)
+        with m.If(self.port.enable | going.any()):
+            m.d.sync += out.eq(read.data)
+        m.d.comb += [
+            read.addr.eq(Mux(going[0], word, self.port.address)),
+            read.en.eq((self.port.enable | going.any()) & ~self.bus.write),
+            self.port.data.eq(out),
+            self.bus.read_data.eq(out.word_select(byte, 8)),
+            write.addr.eq(word),
+            write.data.eq(self.bus.write_data.replicate(INSTRUCTION_BYTES)),
+            write.en.eq(Mux(self.bus.write & (word < self.words), 1 << byte, 0)),
+        ]
+        return m
+
+
+class WeightMemory(wiring.Component):
+    """Weights, streamed from the first beat on in every token.
+
+    ``G`` memories of one byte, each a plane of the address space: byte ``g`` of beat ``b`` lies at
+    ``g << plane_bits(depth) | b``. The first beat is offered 3 cycles after ``restart``, then one in every cycle in
+    which the last was taken. ``o.ready`` reaches a few flip-flops only. Bus accesses take 4 cycles and end the
+    stream until the next ``restart``.
+
+    Parameters
+    ----------
+    bytes_per_beat : int
+        ``G``.
+    depth : int
+        Beats.
+
+    Members
+    -------
+    restart : ``In(1)``
+        Drops what is on its way and begins with beat 0.
+    o : ``Out(stream.Signature(WeightLayout(bytes_per_beat)))``
+    bus : ``Out(BusSignature())``
+    """
+
+    def __init__(self, *, bytes_per_beat: int, depth: int):
+        positive("WeightMemory", bytes_per_beat=bytes_per_beat, depth=depth)
+        self.bytes_per_beat = bytes_per_beat
+        self.depth = depth
+        bits = plane_bits(depth)
+        if bytes_per_beat << bits > 1 << REGION_SHIFT:
+            raise ValueError(
+                f"WeightMemory: {bytes_per_beat} planes of 2^{bits} bytes; a region holds 2^{REGION_SHIFT}"
+            )
+        super().__init__({
+            "restart": In(1),
+            "o": Out(stream.Signature(WeightLayout(bytes_per_beat))),
+            "bus": Out(BusSignature()),
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        bits = plane_bits(self.depth)
+        at = Signal(bits)  # straight to the block RAMs
+        beat, plane = self.bus.address[:bits], self.bus.address[bits:REGION_SHIFT]
+        valid = (plane < self.bytes_per_beat) & (beat < self.depth)
+        going = answer(m, self.bus, valid=valid, latency=4)
+
+        # Address, block RAM, register: all move together unless the skid is full.
+        touched = self.bus.read | self.bus.write
+        skid = Skid(shape=WeightLayout(self.bytes_per_beat))
+        m.submodules.skid = ResetInserter(self.restart | touched)(skid)
+        go = skid.i.ready
+        streaming, stage = Signal(), Signal(2)
+        with m.If(go):
+            m.d.sync += [
+                at.eq(at + streaming),
+                streaming.eq(streaming & (at != self.depth - 1)),
+                stage.eq(Cat(streaming, stage)),
+            ]
+        with m.If(self.restart):
+            m.d.sync += [at.eq(0), streaming.eq(1), stage.eq(0)]
+        with m.Elif(touched):
+            m.d.sync += [at.eq(beat), streaming.eq(0), stage.eq(0)]
+        m.d.comb += skid.i.valid.eq(stage[-1])
+        connect(m, skid.o, flipped(self.o))
+
+        write_data = Signal.like(self.bus.write_data)
+        writing, write = Signal(), Signal(self.bytes_per_beat)
+        m.d.sync += [write_data.eq(self.bus.write_data), writing.eq(self.bus.write)]
+        out = Signal(WeightLayout(self.bytes_per_beat))
+        m.d.comb += skid.i.payload.eq(out)
+        for number in range(self.bytes_per_beat):
+            ram = block_ram(m, f"plane{number}", shape=unsigned(8), depth=self.depth)
+            get, put = ram.read_port(), ram.write_port()
+            m.d.comb += [
+                get.addr.eq(at), get.en.eq(go & ~writing),
+                put.addr.eq(at), put.en.eq(write[number]), put.data.eq(write_data),
+            ]
+            m.d.sync += write[number].eq(self.bus.write & valid & (plane == number))
+            with m.If(go):
+                m.d.sync += out[number].eq(get.data)
+        with m.If(going[2]):
+            m.d.sync += self.bus.read_data.eq(out[plane])
+        return m
+
+
+class NormMemory(wiring.Component):
+    """Norm vectors in words of four: element ``e`` of word ``w`` at byte ``8·w + 2·e``.
+
+    Two ports that read in every cycle. The bus takes the place of reader ``b``, so that each byte of a word is one
+    memory of two ports. Bus accesses take 4 cycles; ``b`` reads nothing meanwhile.
+
+    Parameters
+    ----------
+    words : int
+
+    Members
+    -------
+    a, b : ``In(NormSignature())``
+        Latency :data:`~.ports.NORM_LATENCY`.
+    bus : ``Out(BusSignature())``
+    """
+
+    def __init__(self, *, words: int):
+        positive("NormMemory", words=words)
+        self.words = words
+        super().__init__({
+            "a": In(NormSignature()), "b": In(NormSignature()), "bus": Out(BusSignature()),
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        byte, word = _split(self.bus.address, VECTOR_LANES * NORM_BITS // 8)
+        going = answer(m, self.bus, valid=word < self.words, latency=4)
+        address = Signal(range(max(2, self.words)))
+        m.d.comb += address.eq(Mux(going[0], word, self.b.address))
+        writing = Signal()
+        m.d.sync += writing.eq(self.bus.write & (word < self.words))
+        outs: dict[str, Signal] = {name: Signal(NormLayout, name=f"out_{name}") for name in "ab"}
+        for number in range(NormLayout.size // 8):
+            ram = block_ram(m, f"byte{number}", shape=unsigned(8), depth=self.words)
+            a, b, put = ram.read_port(), ram.read_port(), ram.write_port()
+            m.d.comb += [
+                a.addr.eq(self.a.address), b.addr.eq(address),
+                a.en.eq(~writing), b.en.eq(~writing),
+                put.addr.eq(address), put.data.eq(self.bus.write_data),
+                put.en.eq(writing & (byte == number)),
+            ]
+            for name, port in (("a", a), ("b", b)):
+                m.d.sync += outs[name].as_value().word_select(number, 8).eq(port.data)
+        m.d.comb += [self.a.data.eq(outs["a"]), self.b.data.eq(outs["b"])]
+        m.d.sync += self.bus.read_data.eq(outs["b"].as_value().word_select(byte, 8))
+        return m
+
+
+class LogitsMemory(wiring.Component):
+    """Logits of the latest token: that of token ``t`` in lane ``l`` at byte ``(l << bits | t)·4``, four bytes, signed.
+
+    ``bits`` is what the vocabulary needs. The bus reads in 4 cycles, and cannot write.
+
+    Parameters
+    ----------
+    vocab, bits, lanes : int
+        Tokens; width of a sum; ``L``.
+
+    Members
+    -------
+    port : ``In(LogitSignature(lanes=lanes, bits=bits))``
+    bus : ``Out(BusSignature())``
+    """
+
+    def __init__(self, *, vocab: int, bits: int, lanes: int = 1):
+        positive("LogitsMemory", vocab=vocab, bits=bits, lanes=lanes)
+        if bits > 8 * LOGIT_BYTES:
+            raise ValueError(f"LogitsMemory: bits is {bits}; it must be at most {8 * LOGIT_BYTES}")
+        self.vocab = vocab
+        self.bits = bits
+        self.lanes = lanes
+        super().__init__({
+            "port": In(LogitSignature(lanes=lanes, bits=bits)), "bus": Out(BusSignature()),
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        bits = plane_bits(self.vocab)
+        ram = block_ram(m, "ram", shape=unsigned(self.bits * self.lanes), depth=self.vocab)
+        get, put = ram.read_port(), ram.write_port()
+        byte, index = _split(self.bus.address, LOGIT_BYTES)
+        token, lane = index[:bits], index[bits:]
+        valid = (token < self.vocab) & (lane < self.lanes) & ~self.bus.write
+        answer(m, self.bus, valid=valid, latency=4)
+        m.d.sync += [
+            put.en.eq(self.port.valid), put.addr.eq(self.port.index),
+            put.data.eq(self.port.sum),
+        ]
+        out = Signal(data.ArrayLayout(signed(self.bits), self.lanes))
+        word = Signal(signed(8 * LOGIT_BYTES))
+        m.d.comb += [get.addr.eq(token), get.en.eq(~put.en), word.eq(out[lane] if self.lanes > 1 else out[0])]
+        m.d.sync += [
+            out.eq(get.data), self.bus.read_data.eq(word.as_unsigned().word_select(byte, 8)),
+        ]
+        return m
+
+
+class CounterMemory(wiring.Component):
+    """Counters: word ``k`` at byte ``4·k``. The bus reads in 1 cycle, and cannot write.
+
+    Parameters
+    ----------
+    words : int
+
+    Members
+    -------
+    words_i : ``In(ArrayLayout(32, words))``
+    bus : ``Out(BusSignature())``
+    """
+
+    def __init__(self, *, words: int):
+        positive("CounterMemory", words=words)
+        self.words = words
+        super().__init__({
+            "words_i": In(data.ArrayLayout(unsigned(8 * COUNTER_BYTES), words)),
+            "bus": Out(BusSignature()),
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        byte = self.bus.address[:REGION_SHIFT]
+        size = COUNTER_BYTES * self.words
+        answer(m, self.bus, valid=(byte < size) & ~self.bus.write, latency=1)
+        m.d.sync += self.bus.read_data.eq(
+            self.words_i.as_value().word_select(byte[: (size - 1).bit_length()], 8)
+        )
+        return m
+
+
+class BusDecoder(wiring.Component):
+    """Passes accesses on to the memory of their region; adds 2 cycles.
+
+    An access to a region without memory is answered with an error after 2 cycles.
+
+    Parameters
+    ----------
+    regions : iterable of Region
+        Those that have a memory.
+
+    Members
+    -------
+    bus : ``Out(BusSignature())``
+        From outside.
+    program, weights, … : ``In(BusSignature())``
+        To the memories: one for each region, named after it in lower case.
+    """
+
+    def __init__(self, *, regions: Iterable[Region]):
+        self.regions = tuple(regions)
+        super().__init__({
+            "bus": Out(BusSignature()),
+            **{region.name.lower(): In(BusSignature()) for region in self.regions},
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        bus = self.bus
+        region = bus.address[REGION_SHIFT:ADDRESS_BITS]
+        strobe = bus.read | bus.write
+        done, error, byte = [], [], []
+        for member in self.regions:
+            port = getattr(self, member.name.lower())
+            chosen = region == member
+            m.d.comb += [port.address.eq(bus.address), port.write_data.eq(bus.write_data)]
+            m.d.sync += [port.read.eq(bus.read & chosen), port.write.eq(bus.write & chosen)]
+            done.append(port.done)
+            error.append(port.error)
+            byte.append(Mux(port.done, port.read_data, 0))
+        nobody = Signal()
+        read_data: Value | int = 0
+        for value in byte:
+            read_data = read_data | value
+        m.d.sync += [
+            nobody.eq(strobe & ~region.matches(*self.regions)),
+            bus.done.eq(Cat(done, nobody).any()), bus.error.eq(Cat(error, nobody).any()),
+            bus.read_data.eq(read_data),
+        ]
+        return m
+
+
+def _split(address: Value, word_bytes: int) -> tuple[Value, Value]:
+    """Byte in its word, and word, of an address in its region."""
+    bits = (word_bytes - 1).bit_length()
+    return address[:bits], address[bits:REGION_SHIFT]
