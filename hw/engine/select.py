@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data
 
@@ -36,6 +38,22 @@ def decode(byte: Value) -> list[Value]:
     return [low[0:2], low[2:4], low[4:6], high[0:2], high[2:4]]
 
 
+def _pair(acts: Sequence[data.View], digits: Sequence[Value]) -> Value:
+    """Sum of two products (or one, if there is but one).
+
+    The first is a choice of activation, negative and 0. The second is the activation, its bits
+    inverted, or 0, made in the adder's own LUTs; the one that completes its negative is a carry.
+    """
+    act, digit = acts[0], digits[0]
+    one = (act.plus.as_unsigned() & digit[0].replicate(8)) | (act.minus.as_unsigned() & digit[1].replicate(8))
+    if len(acts) == 1:
+        return one.as_signed()
+    act, plus, minus = acts[1], digits[1][0], digits[1][1]
+    bits = act.plus.as_unsigned()
+    other = (bits & plus.replicate(8)) | (~bits & minus.replicate(8))
+    return (Cat(Const(1, 1), one).as_signed() + Cat(minus, other).as_signed())[1:].as_signed()
+
+
 class SelectEngine(Engine):
     """Ternary engine that decodes each byte and adds the activations, their negatives, or nothing.
 
@@ -58,7 +76,12 @@ class SelectEngine(Engine):
     @property
     def depth(self) -> int:
         """Register stages from a beat being taken to its terms reaching the accumulator."""
-        return max(LEAD, 1 + tree_stages(self.chunk, levels=_LEVELS, remain=2))
+        return max(LEAD, 1 + self._stages)
+
+    @property
+    def _stages(self) -> int:
+        """Register stages from the digits to the last two terms: pairs, then the tree."""
+        return 1 + tree_stages(-(-self.chunk // 2), levels=_LEVELS, remain=2)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -66,23 +89,27 @@ class SelectEngine(Engine):
         pair = data.StructLayout({"plus": signed(8), "minus": signed(8)})
         vector = data.ArrayLayout(pair, count)
 
-        # The next chunk shifts in here, lane 0 first …
+        # The next chunk shifts in here, lane 0 first, …
         coming, is_coming = Signal(vector, reset_less=True), Signal()
-        m.d.comb += self.acts.ready.eq(~is_coming)
+        loaded = Signal()
+        m.d.comb += [
+            self.acts.ready.eq(~is_coming),
+            loaded.eq(self.acts.valid & self.acts.ready & self.acts.payload.last),
+        ]
         with m.If(self.acts.valid & self.acts.ready):
             new = [Cat(x, (-x)[:8]) for x in self.acts.payload.x]
-            m.d.sync += [
-                coming.eq(Cat(coming.as_value()[pair.size * self.acts_per_beat:], *new)),
-                is_coming.eq(self.acts.payload.last),
-            ]
+            m.d.sync += coming.eq(Cat(coming.as_value()[pair.size * self.acts_per_beat:], *new))
 
-        # … and stands here while its weights stream; a beat needs it in the cycle after it was taken.
-        now, is_now = Signal(vector, reset_less=True), Signal()
-        walk = self.connect_walk(m, available=is_now | is_coming)
-        with m.If(is_coming & ~is_now):
-            m.d.sync += [now.eq(coming), is_now.eq(1), is_coming.eq(0)]
-        with m.If(walk.end):
-            m.d.sync += is_now.eq(0)
+        # … and stands here while its weights stream; a beat needs it in the cycle after it is taken.
+        now, is_now, available = Signal(vector, reset_less=True), Signal(), Signal()
+        walk = self.connect_walk(m, available=available)
+        with m.If(~is_now):
+            m.d.sync += now.eq(coming)
+        m.d.sync += [
+            is_now.eq(available & ~walk.end),
+            is_coming.eq(loaded | (is_coming & is_now)),
+            available.eq(loaded | (is_coming & is_now) | (available & ~walk.end)),
+        ]
 
         digits = []
         for byte in self.weights.payload:
@@ -93,18 +120,11 @@ class SelectEngine(Engine):
 
         lanes = []
         for lane in range(self.lanes):
-            terms: list[Value] = []
-            for k, digit in enumerate(digits):
-                act = now[lane * self.chunk + k]
-                term = Signal(signed(8), name=f"term{lane}_{k}")
-                with m.Switch(digit):
-                    with m.Case(1):
-                        m.d.comb += term.eq(act.plus)
-                    with m.Case(2):
-                        m.d.comb += term.eq(act.minus)
-                terms.append(term)
+            acts = [now[lane * self.chunk + k] for k in range(self.chunk)]
+            terms = [_pair(acts[k:k + 2], digits[k:k + 2]) for k in range(0, self.chunk, 2)]
+            terms = [delay(m, term) for term in terms]
             terms = adder_tree(m, terms, levels=_LEVELS, remain=2)
-            for _ in range(self.depth - 1 - tree_stages(self.chunk, levels=_LEVELS, remain=2)):
+            for _ in range(self.depth - 1 - self._stages):
                 terms = [delay(m, term) for term in terms]
             lanes.append(terms)
         self.connect_terms(m, walk, lanes)

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Signal, unsigned
-from amaranth.lib import stream, wiring
+from amaranth.hdl import Module, Mux, Signal, unsigned
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from nomul.hw.ports import TileLayout
@@ -54,22 +54,23 @@ class Walk(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        waiting, is_waiting = Signal(TileLayout, reset_less=True), Signal()
-        now, active = Signal(TileLayout, reset_less=True), Signal()
+        command = data.StructLayout({"tile": TileLayout, "one_output": 1, "one_chunk": 1})
+        waiting, is_waiting = Signal(command, reset_less=True), Signal()
+        now, active = Signal(command, reset_less=True), Signal()
 
         # Counters run from 2, so that "the beat after the next is number N" needs no subtraction:
         # `last` is known one beat ahead. An accumulator's address may begin anywhere.
-        output = Signal.like(now.outputs, init=2)
-        chunk = Signal.like(now.chunks, init=2)
-        first, final, last = Signal(), Signal(), Signal()
+        output = Signal.like(now.tile.outputs, init=2)
+        chunk = Signal.like(now.tile.chunks, init=2)
+        first, final, last = Signal(init=1), Signal(), Signal()
 
-        # Chunks of the same tile must start HAZARD cycles apart: see Accumulate.
-        hold = Signal(unsigned(HAZARD - 1))
-        held = Signal()
-        begin = Signal(init=1)
+        # Chunks of one tile start HAZARD cycles apart: see Accumulate.
+        begin, resume = Signal(init=1), Signal()  # at a chunk's first beat; of a later chunk
+        begun = Signal(unsigned(HAZARD - 1))
+        m.d.sync += begun.eq(begun << 1 | (self.fire & begin))
         m.d.comb += [
-            held.eq(begin & ~first & hold.any()),
-            self.ready.eq(active & self.available & (self.credit | ~final) & ~held),
+            self.ready.eq(active & self.available & (self.credit | ~final)
+                          & ~(resume & begun.any())),
             self.fire.eq(self.valid & self.ready),
             self.end.eq(self.fire & last),
             self.beat.address.eq(output),
@@ -77,38 +78,35 @@ class Walk(wiring.Component):
             self.beat.final.eq(final),
             self.beat.last.eq(last),
         ]
-        m.d.sync += hold.eq(hold << 1 | (self.fire & begin))
-
         with m.If(self.fire):
             m.d.sync += [
                 begin.eq(last),
+                resume.eq(last & ~final),
                 output.eq(output + 1),
-                last.eq(output == now.outputs),
+                last.eq(output == now.tile.outputs),
             ]
         with m.If(self.end):
             m.d.sync += [
                 output.eq(output.init),
-                last.eq(now.outputs == 1),
-                chunk.eq(chunk + 1),
-                first.eq(0),
-                final.eq(chunk == now.chunks),
+                last.eq(now.one_output),
+                chunk.eq(Mux(final, chunk.init, chunk + 1)),
+                first.eq(final),
+                final.eq(chunk == now.tile.chunks),
             ]
-        over = Signal()
-        m.d.comb += [
-            over.eq(~active | (self.end & final)),
-            self.tile.ready.eq(~is_waiting),
-        ]
-        with m.If(over):
+        with m.If(~active | (self.end & final)):
             m.d.sync += [
                 now.eq(waiting),
                 active.eq(is_waiting),
                 is_waiting.eq(0),
-                last.eq(waiting.outputs == 1),
-                final.eq(waiting.chunks == 1),
-                first.eq(1),
-                output.eq(output.init),
-                chunk.eq(chunk.init),
+                last.eq(waiting.one_output),
+                final.eq(waiting.one_chunk),
             ]
+        m.d.comb += self.tile.ready.eq(~is_waiting)
         with m.If(self.tile.valid & self.tile.ready):
-            m.d.sync += [waiting.eq(self.tile.payload), is_waiting.eq(1)]
+            m.d.sync += [
+                waiting.tile.eq(self.tile.payload),
+                waiting.one_output.eq(self.tile.payload.outputs == 1),
+                waiting.one_chunk.eq(self.tile.payload.chunks == 1),
+                is_waiting.eq(1),
+            ]
         return m
