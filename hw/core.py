@@ -54,23 +54,17 @@ class Core(wiring.Component):
         if config.lanes != 1:
             raise NomulError(f"core: lanes is {config.lanes}; a whole core has one lane so far")
         self.config = config
-        super().__init__(CorePorts())
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        config = self.config
         lanes, row = config.lanes, config.longest_row
         sum_bits = acc_bits(row)
-
-        sequencer = Sequencer(lanes=lanes, program_words=config.program_words)
-        engine = _ENGINES[config.engine](
+        self.sequencer = Sequencer(lanes=lanes, program_words=config.program_words)
+        self.engine = _ENGINES[config.engine](
             bytes_per_beat=config.bytes_per_beat,
             lanes=lanes,
             outputs=config.tile_outputs,
             inputs=row,
             acts_per_beat=VECTOR_LANES,
         )
-        vector = VectorUnit(
+        self.vector = VectorUnit(
             lanes=lanes,
             hidden=config.hidden,
             intermediate=config.intermediate,
@@ -79,12 +73,36 @@ class Core(wiring.Component):
             bytes_per_beat=config.bytes_per_beat,
             vocab=config.vocab,
         )
-        program = ProgramMemory(words=config.program_words)
-        weights = WeightMemory(bytes_per_beat=config.bytes_per_beat, depth=config.weight_beats)
-        norms = NormMemory(words=config.norm_words)
-        embeddings = EmbeddingMemory(size=config.embedding_bytes, lanes=lanes)
-        logits = LogitsMemory(vocab=config.vocab, bits=sum_bits, lanes=lanes)
-        counters = CounterMemory(words=counter_words(lanes))
+        self.program = ProgramMemory(words=config.program_words)
+        self.weights = WeightMemory(
+            bytes_per_beat=config.bytes_per_beat, depth=config.weight_beats
+        )
+        self.norms = NormMemory(words=config.norm_words)
+        self.embeddings = EmbeddingMemory(size=config.embedding_bytes, lanes=lanes)
+        self.logits = LogitsMemory(vocab=config.vocab, bits=sum_bits, lanes=lanes)
+        self.counters = CounterMemory(words=counter_words(lanes))
+        super().__init__(CorePorts())
+
+    @property
+    def units(self) -> dict[str, wiring.Component]:
+        """What it is made of, the glue left out."""
+        return {
+            "engine": self.engine,
+            "vector": self.vector,
+            "sequencer": self.sequencer,
+            "weights": self.weights,
+            "norms": self.norms,
+            "embeddings": self.embeddings,
+            "program": self.program,
+            "logits": self.logits,
+            "counters": self.counters,
+        }
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        sequencer, engine, vector = self.sequencer, self.engine, self.vector
+        program, weights, norms = self.program, self.weights, self.norms
+        embeddings, logits, counters = self.embeddings, self.logits, self.counters
         memories = {
             Region.PROGRAM: program,
             Region.WEIGHTS: weights,

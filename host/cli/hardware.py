@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``nomul verilog`` and ``nomul sim``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from nomul.model.errors import NomulError
+from nomul.model.image import regions
+
+from .common import compile_for, core_option, json_option, load_any, print_json
+
+
+@click.command("verilog")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FOLDER")
+@click.option("--model", metavar="FILE", help="Model file or checkpoint; default the shipped one.")
+@click.option("--lanes", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--port", type=click.Choice(["onchip"]), default="onchip", show_default=True,
+              help="Where weights come from.")  # fmt: skip
+@core_option
+@json_option
+def verilog_command(
+    output: Path,
+    model: str | None,
+    lanes: int,
+    port: str,
+    engine: str,
+    bytes_per_beat: int,
+    as_json: bool,
+) -> None:
+    """Write FOLDER/top.v, the model's memory image, and a manifest that says what they are.
+
+    \b
+    Example:
+      nomul verilog -o build/verilog --bytes-per-beat 36
+    """
+    from dataclasses import replace
+
+    from nomul.hw.build.design import NOMINAL_CLOCK_HZ, design_hash, design_verilog
+    from nomul.hw.build.tools import versions
+
+    loaded = load_any(model)
+    image, config = compile_for(loaded.model, engine=engine, bytes_per_beat=bytes_per_beat)
+    config = replace(config, lanes=lanes)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NomulError(f"{output}: {error.strerror}; name a folder that can be made") from None
+    source = design_verilog(config)
+    (output / "top.v").write_text(source)
+    placed, blob = [], bytearray()
+    for address, data in regions(image, config.weight_beats).items():
+        placed.append({"address": address, "offset": len(blob), "bytes": len(data)})
+        blob += data
+    (output / "image.bin").write_bytes(blob)
+    manifest = {
+        "top": "top",
+        "port": port,
+        "design": design_hash(config).hex(),
+        "clock_hz": NOMINAL_CLOCK_HZ,
+        "core": asdict(config),
+        "model": loaded.header.get("name"),
+        "geometry": asdict(image.geometry),
+        "files": {
+            "top.v": hashlib.sha256(source.encode()).hexdigest(),
+            "image.bin": hashlib.sha256(blob).hexdigest(),
+        },
+        "image": placed,
+        "tools": versions(),
+    }
+    (output / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    if as_json:
+        print_json(manifest)
+    else:
+        click.echo(
+            f"{output}: top.v ({len(source):,} bytes), image.bin ({len(blob):,} bytes), manifest.json"
+        )
+
+
+def _tests() -> Path:
+    """The folder of the testbenches, which only a checkout has."""
+    folder = Path(__file__).resolve().parents[2] / "tests"
+    if not folder.is_dir():
+        raise NomulError("sim: the testbenches are in the source checkout; run nomul from one")
+    return folder
+
+
+def _units() -> dict[str, list[Path]]:
+    """Unit → its test files that run a cocotb testbench."""
+    units: dict[str, list[Path]] = {}
+    for bench in sorted(_tests().rglob("*_tb.py")):
+        units.setdefault(bench.parent.name, [])
+    for unit in units:
+        units[unit] = sorted((_tests() / unit).glob("test_*.py"))
+    return units
+
+
+@click.command("sim")
+@click.argument("unit", required=False)
+@click.option("--list", "list_units", is_flag=True, help="List the units.")
+@json_option
+def sim_command(unit: str | None, list_units: bool, as_json: bool) -> None:
+    """Run the cocotb testbenches of UNIT, or of all units, on Verilator.
+
+    \b
+    Example:
+      nomul sim engine
+    """
+    units = _units()
+    if list_units:
+        print_json(list(units)) if as_json else click.echo("\n".join(units))
+        return
+    if unit is not None and unit not in units:
+        raise click.UsageError(f"no unit is called {unit!r}; one of {', '.join(units)}")
+    files = units[unit] if unit else [path for paths in units.values() for path in paths]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "not sweep", *map(str, files)]
+    done = subprocess.run(
+        command, cwd=_tests().parent, check=False, capture_output=as_json, text=True
+    )
+    if as_json:
+        print_json({"unit": unit or "all", "passed": done.returncode == 0,
+                    "summary": done.stdout.strip().splitlines()[-1:]})  # fmt: skip
+    if done.returncode:
+        raise NomulError(f"sim: {unit or 'a unit'} failed")

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``nomul train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from nomul.train.command import main_train
+
+from .common import json_option, print_json
+
+
+@click.command("train")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FOLDER")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE",
+              help="Change the recipe (train/recipe.py); repeatable.")  # fmt: skip
+@click.option("--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto",
+              show_default=True, help="auto asks for CUDA.")  # fmt: skip
+@click.option("--corpus", type=click.Path(path_type=Path), metavar="FOLDER",
+              help="Exported corpus; default: this Python's standard library.")  # fmt: skip
+@click.option("--card", metavar="TITLE", help="Also write a model card.")
+@json_option
+def train_command(
+    output: Path,
+    settings: tuple[str, ...],
+    device: str,
+    corpus: Path | None,
+    card: str | None,
+    as_json: bool,
+) -> None:
+    """Train a byte-level model on Python's standard library; the checkpoint goes to FOLDER.
+
+    \b
+    Example:
+      nomul train -o build/model --set seconds=460
+      nomul train -o build/tiny --device cpu --set steps=20 --set batch=4
+    """
+
+    def say(line: str) -> None:
+        click.echo(line, err=as_json)
+
+    run = main_train(
+        output, settings=settings, device=device, corpus=corpus, card=card, say=say
+    )
+    if as_json:
+        print_json(run)
+    else:
+        click.echo(f"{output}: {run['held_out_bpb']:.4f} held-out bits per byte")
