@@ -33,7 +33,7 @@ from .transport import SerialTransport, Transport
 
 __all__ = ["Board", "BoardError"]
 
-_CHUNK = 1 << 14  # bytes under one checksum: a slow simulation still answers in good time
+_CHUNK = 1 << 12  # bytes under one checksum: a slow simulation still answers in good time
 _OTHER = "its bitstream and this host are of different versions"
 _MEANINGS = {
     Status.SESSION: "it was reset, or another host opened it, so its state is lost: begin again",
