@@ -3,13 +3,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from amaranth import Module, signed
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from nomul.model.numbers import SOURCE_BITS, VECTOR_LANES
 
-__all__ = ["RowsLayout", "VectorMemory"]
+__all__ = ["RowsLayout", "VectorMemory", "block_ram"]
+
+
+def block_ram(*, shape: Any, depth: int) -> memory.Memory:
+    """A memory that is never read where it is written in the same cycle.
+
+    yosys is told so: else it adds registers, a comparison and a multiplexer behind the block RAM, whose
+    wide ports leave open what such a read gives.
+    """
+    return memory.Memory(shape=shape, depth=depth, init=[], attrs={"no_rw_check": 1})
 
 
 def RowsLayout(lanes: int) -> data.ArrayLayout:
@@ -21,7 +32,7 @@ class VectorMemory(wiring.Component):
     """Rows of four elements; written one element at a time, read a row at a time, all lanes alike.
 
     Block RAM: one bank for each element of a row, 512 rows of a bank in each. What is written can be read
-    by an address of the next cycle.
+    by an address of the next cycle; a row must not be read in the cycle in which it is written.
 
     Parameters
     ----------
@@ -57,7 +68,7 @@ class VectorMemory(wiring.Component):
         m = Module()
         for lane in range(self.lanes):
             for place in range(VECTOR_LANES):
-                bank = memory.Memory(shape=signed(SOURCE_BITS), depth=self.rows, init=[])
+                bank = block_ram(shape=signed(SOURCE_BITS), depth=self.rows)
                 m.submodules[f"bank_{lane}_{place}"] = bank
                 write, read = bank.write_port(), bank.read_port()
                 m.d.comb += [

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from amaranth import Module, Mux, Signal, signed
-from amaranth.lib import data, memory, wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from nomul.model.numbers import SIGMA_FRAC, STATE_BITS, STATE_FRAC, T_FRAC
 
 from .arithmetic import delay, multiply, rounded
+from .memory import block_ram
 from .sigma import Sigma
 
 __all__ = ["Recurrence"]
@@ -106,9 +107,9 @@ class Recurrence(wiring.Component):
         activated_read = counter("activated_read", self.start_read, self.read, hidden)
 
         for lane in range(self.lanes):
-            keeps = memory.Memory(shape=_KEEP_BITS, depth=hidden, init=[])
-            states = memory.Memory(shape=signed(STATE_BITS), depth=depth, init=[])
-            outputs = memory.Memory(shape=signed(STATE_BITS), depth=hidden, init=[])
+            keeps = block_ram(shape=_KEEP_BITS, depth=hidden)
+            states = block_ram(shape=signed(STATE_BITS), depth=depth)
+            outputs = block_ram(shape=signed(STATE_BITS), depth=hidden)
             m.submodules[f"keep_{lane}"] = keeps
             m.submodules[f"state_{lane}"] = states
             m.submodules[f"activated_{lane}"] = outputs

@@ -185,6 +185,10 @@ class VectorUnit(wiring.Component):
         """Cycles from ``quant_i`` taken to the first beat of ``acts`` offered."""
         return self._quantiser.latency
 
+    def quantiser_cycles(self, elements: int) -> int:
+        """Cycles from ``quant_i`` taken until its last beat is taken, without stalls."""
+        return self._quantiser.cycles(elements)
+
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.memory = vectors = self._memory

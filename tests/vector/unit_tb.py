@@ -11,12 +11,13 @@ import numpy as np
 from cocotb.triggers import FallingEdge
 from nomul.hw.ports import EMBED, NORM_LATENCY
 from nomul.hw.vector import VectorUnit
+from nomul.hw.vector.unit import OVERLAP
 from nomul.model import isa, scalar
 from nomul.model.isa import Mode, Source
 from nomul.model.numbers import ACT_MAX, product_shift
 from nomul.model.scalar import Scalar
 from nomul.sim.golden_vector import Vectors
-from nomul.sim.harness import Bench, pack_bits, parameters, unpack_bits
+from nomul.sim.harness import Bench, parameters, unpack_bits
 
 P = parameters()
 UNIT = VectorUnit(**P["geometry"])
@@ -305,3 +306,82 @@ async def passes_equal_golden(dut: Any, stall: float) -> None:
         assert best["index"] == machine.golden.logits.argmax(axis=1).tolist()
         assert [index for index, _ in machine.logits] == list(range(outputs))
         assert [sums for _, sums in machine.logits] == machine.golden.logits.T.tolist()
+
+
+@cocotb.test(timeout_time=10, timeout_unit="ms")
+async def takes_the_stated_cycles(dut: Any) -> None:
+    """Every mode: a sum every cycle, idle with everything right after the stated latency."""
+    machine = Machine(dut)
+    await machine.start()
+    d, m = UNIT.hidden, UNIT.intermediate
+
+    async def measure(mode: int, outputs: int, vectors: int, stream: str = "sums") -> None:
+        before = len(machine.bench.times(stream))
+        await machine.idle()
+        machine.check_stats(vectors, sums=True)
+        times = machine.bench.times(stream)[before:]
+        assert len(times) == outputs
+        assert times[-1] - times[0] == outputs - 1
+        assert machine.idle_since - times[-1] == UNIT.latency(mode, vectors)
+        assert machine.idle_since - times[0] == UNIT.cycles(mode, outputs, vectors)
+
+    for vectors in range(4):
+        machine.reduction = lambda n, v=vectors: {  # type: ignore[method-assign,misc]
+            "address": n, "vectors": v, "square": v & 1}
+        machine.embed(d)
+        await measure(EMBED, d, vectors, "rows")
+        machine.residual(d)
+        await measure(Mode.RESIDUAL, d, vectors)
+        machine.gated(m)
+        await measure(Mode.GATED, 2 * m, vectors)
+        machine.gates(d)
+        await machine.idle()
+        times = machine.bench.times("sums")[-3 * d :]
+        if d >= OVERLAP:  # one cycle between passes
+            assert times[-1] - times[0] == 3 * d - 1 + 2
+        assert machine.idle_since - times[-1] == UNIT.latency(Mode.OUTPUT, vectors)
+        machine.head(UNIT.vocab)
+        before = len(machine.bench.times("sums"))
+        await machine.idle()
+        assert machine.idle_since - machine.bench.times("sums")[before:][-1] == UNIT.latency(Mode.LOGITS)
+        for source, n in ((Source.RESIDUAL, d), (Source.PRODUCT, d), (Source.PRODUCT, 1)):
+            taken, beats = len(machine.bench.times("quant_i")), len(machine.bench.times("acts"))
+            await machine.quant(source, n)
+            first, *_, last = machine.bench.times("acts")[beats:]
+            begun = machine.bench.times("quant_i")[taken]
+            assert first - begun == UNIT.quantiser_latency
+            assert last + 1 - begun == UNIT.quantiser_cycles(n)
+
+    for mode, latency in ((Mode.FORGET, UNIT.latency(Mode.FORGET)), (Mode.INPUT, UNIT.latency(Mode.INPUT))):
+        machine.run_pass(machine.setting(mode, d), machine.sums(d), machine.scales(2, 2))
+        await machine.idle()
+        assert machine.idle_since - machine.bench.times("sums")[-1] == latency
+    # A pass that may not overlap waits for the one before.
+    machine.gates(d)
+    machine.residual(d)
+    await machine.idle()
+    times = machine.bench.times("sums")[-2 * d :]
+    assert times[d] - times[d - 1] == UNIT.latency(Mode.OUTPUT, 3) + 1
+
+
+@cocotb.test(timeout_time=10, timeout_unit="ms")
+async def a_reset_in_mid_work_leaves_nothing_behind(dut: Any) -> None:
+    machine = Machine(dut)
+    await machine.start()
+    for _ in range(4):
+        machine.embed(UNIT.hidden)
+        machine.gates(UNIT.hidden)
+        machine.begin_quant(Source.RESIDUAL, UNIT.hidden)
+        machine.bench.expect("acts", 3)
+        await machine.bench.step(int(machine.rng.integers(5, 150)))
+        await machine.bench.start()
+        assert machine.dut.idle.value
+        machine.set_fresh((1 << L) - 1)
+        machine.golden.saturated = {"residual": 0, "t": 0}
+        machine.embed(UNIT.hidden)
+        for layer in range(UNIT.layers):
+            machine.gates(UNIT.hidden, layer)
+        await machine.idle()
+        machine.check_stats(0, sums=True)
+        machine.check_counts()
+        await machine.quant(Source.PRODUCT, UNIT.hidden)
