@@ -17,6 +17,7 @@ from nomul.model.errors import NomulError
 __all__ = ["build_board"]
 
 _MAIN = Path(__file__).with_name("main.cpp")
+_WRAPPER = Path(__file__).with_name("board.v")
 _OPTIONS = [
     "--cc",
     "--exe",
@@ -29,9 +30,9 @@ _OPTIONS = [
     "--noassert",
     "--no-timing",
     "--top-module",
-    "top",
+    "board",
     "--prefix",
-    "Vtop",
+    "Vboard",
     "--Mdir",
     ".",
     "-o",
@@ -73,6 +74,7 @@ def build_board(verilog: str, *, progress: Callable[[str], None] = lambda line: 
             [
                 verilog,
                 _MAIN.read_text(),
+                _WRAPPER.read_text(),
                 *_OPTIONS,
                 _OPTIMISE,
                 str(versions().get("verilator")),
@@ -100,6 +102,7 @@ def build_board(verilog: str, *, progress: Callable[[str], None] = lambda line: 
                         "-j",
                         str(min(os.cpu_count() or 1, 8)),
                         "top.v",
+                        str(_WRAPPER),
                         str(_MAIN),
                     ],
                     cwd=folder,

@@ -22,7 +22,7 @@
 #include <cstdlib>
 #include <string>
 
-#include "Vtop.h"
+#include "Vboard.h"
 #include "verilated.h"
 
 namespace {
@@ -82,10 +82,11 @@ public:
 private:
     void reset() {
         top_.rst = 1;
-        rx_valid_ = 0;
-        tx_ready_ = 0;
+        top_.rx_valid = 0;
+        top_.tx_ready = 0;
         for (int k = 0; k < 8; ++k) tick();
         top_.rst = 0;
+        tick();  // from the flip-flop in board.v
         in_.clear();
         taken_ = 0;
         out_.clear();
@@ -106,14 +107,14 @@ private:
         for (int k = 0; k < kSlice; ++k) {
             const bool offering = taken_ < in_.size();
             const bool willing = out_.size() < kHighWater;
-            rx_valid_ = offering;
-            if (offering) rx_payload_ = uint8_t(in_[taken_]);
-            tx_ready_ = willing;
+            top_.rx_valid = offering;
+            if (offering) top_.rx_payload = uint8_t(in_[taken_]);
+            top_.tx_ready = willing;
             top_.clk = 0;
             top_.eval();
-            const bool took = offering && rx_ready_;
-            const bool gave = willing && tx_valid_;
-            if (gave) out_.push_back(char(tx_payload_));
+            const bool took = offering && top_.rx_ready;
+            const bool gave = willing && top_.tx_valid;
+            if (gave) out_.push_back(char(top_.tx_payload));
             taken_ += took;
             quiet_ = took || gave || top_.busy ? 0 : quiet_ + 1;
             top_.clk = 1;
@@ -173,12 +174,7 @@ private:
         std::fflush(stdout);
     }
 
-    Vtop top_;
-    // Verilator writes the second of two underscores as its code.
-    CData &rx_valid_ = top_.rx___05Fvalid, &rx_payload_ = top_.rx___05Fpayload;
-    CData &tx_ready_ = top_.tx___05Fready;
-    const CData &rx_ready_ = top_.rx___05Fready;
-    const CData &tx_valid_ = top_.tx___05Fvalid, &tx_payload_ = top_.tx___05Fpayload;
+    Vboard top_;
     const double limit_;
     std::string path_;
     const int pty_;
