@@ -6,6 +6,7 @@ from __future__ import annotations
 import hypothesis
 import numpy as np
 import pytest
+
 from nomul.sim.harness import seed
 
 # One seed drives hypothesis too; its database would make a run depend on the ones before.
@@ -17,6 +18,8 @@ hypothesis.settings.load_profile("nomul")
 def pytest_configure(config: pytest.Config) -> None:
     if getattr(config.option, "hypothesis_seed", None) is None:
         config.option.hypothesis_seed = str(seed())
+    # A component asked only for its widths or cycles is not a mistake.
+    config.addinivalue_line("filterwarnings", "ignore::amaranth.hdl.UnusedElaboratable")
 
 
 def pytest_report_header() -> str:

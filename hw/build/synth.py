@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Area and clock of a component, synthesised and routed on its own.
 
-yosys ``synth_ecp5``, then nextpnr-ecp5 ``--out-of-context`` for several placement seeds: no pins, so
-paths from and to ports don't count. Figures got this way are labelled *routed, out of context*.
+yosys ``synth_ecp5``, the passes of :mod:`.netlist`, then nextpnr-ecp5 ``--out-of-context`` for
+several placement seeds: no pins, so paths from and to ports don't count. Figures got this way are
+labelled *routed, out of context*.
 """
 
 from __future__ import annotations
@@ -124,8 +125,8 @@ def synthesise(
     name : str
         Name of the top module and of the folder.
     seeds : sequence of int
-        Placement seeds; with none, only yosys runs and ``comb`` is its count of LUTs, carries and LUT
-        RAM, before packing.
+        Placement seeds; with none, only yosys runs and ``comb`` is its count of LUTs, carries and
+        LUT RAM, before packing.
     freq : int
         Clock to aim at, MHz.
     jobs : int

@@ -39,8 +39,8 @@ class Accumulate(wiring.Component):
     """Adds the beats of each output over the chunks of a tile; the last chunk's sums leave.
 
     The pipeline before it never stops: :attr:`credit` says that a result which is promised now will
-    find room. Beats of one output must be :data:`HAZARD` cycles apart. Beats of a first chunk take no
-    notice of what the accumulator held; those of a last chunk don't change it.
+    find room. Beats of one output must be :data:`HAZARD` cycles apart. Beats of a first chunk take
+    no notice of what the accumulator held; those of a last chunk don't change it.
 
     Parameters
     ----------

@@ -29,10 +29,10 @@ class Engine(wiring.Component):
     for each chunk, for each output, one beat of ``G`` bytes; byte ``g`` holds the trits of the
     chunk's inputs ``5g … 5g+4``. Results leave in order of outputs while the last chunk streams.
 
-    One weight beat is taken each cycle as long as a tile is commanded, its activations are there and
-    the results are taken. Chunks, and tiles of two beats or more, follow without a gap if commands
-    and activations come in time; only when a tile has several chunks of fewer than 5 outputs does
-    each of them take 5 cycles.
+    One weight beat is taken each cycle as long as a tile is commanded, its activations are there
+    and the results are taken. Chunks, and tiles of two beats or more, follow without a gap if
+    commands and activations come in time; only when a tile has several chunks of fewer than 5
+    outputs does each of them take 5 cycles.
     Back-pressure on ``sums`` stops the last chunk, through credits for a small output buffer.
 
     Parameters
@@ -42,11 +42,11 @@ class Engine(wiring.Component):
     lanes : int
         ``L``: vectors multiplied with the same weights; at least 1.
     outputs : int
-        ``A``: most outputs of a tile that has more than one chunk; at least 1. A tile with one chunk
-        has as many as the command can say.
+        ``A``: most outputs of a tile that has more than one chunk; at least 1. A tile with one
+        chunk has as many as the command can say.
     inputs : int
-        ``K``: most inputs of a tile, zero padding not counted. The accumulators hold ±127·K exactly:
-        no sum of K products of an activation in ±127 and a trit is larger.
+        ``K``: most inputs of a tile, zero padding not counted. The accumulators hold ±127·K
+        exactly: no sum of K products of an activation in ±127 and a trit is larger.
     acts_per_beat : int
         ``W``: activations in a beat; divides ``5·G``.
 
@@ -62,9 +62,9 @@ class Engine(wiring.Component):
     tile : ``In(stream.Signature(TileLayout))``
         Number of outputs (1 …) and chunks (1 …), a command for each tile; the next one may wait.
     acts : ``In(stream.Signature({"x": ArrayLayout(signed(8), W), "last": 1}))``
-        Activations in -127 … 127, for each chunk: ``5·G`` of lane 0 in order, then lane 1, …; inputs
-        past the end of a row are zero. ``last`` marks the last beat of a chunk (of all lanes). The
-        activations of the next chunk are taken while the current one streams.
+        Activations in -127 … 127, for each chunk: ``5·G`` of lane 0 in order, then lane 1, …;
+        inputs past the end of a row are zero. ``last`` marks the last beat of a chunk (of all
+        lanes). The activations of the next chunk are taken while the current one streams.
     weights : ``In(stream.Signature(ArrayLayout(8, G)))``
         Weight bytes, coded as :mod:`nomul.model.ternary` says.
     sums : ``Out(stream.Signature({"sum": ArrayLayout(sum_shape, L), "last": 1}))``

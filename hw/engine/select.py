@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine that decodes trits, selects activations and adds them: short latency, nothing to build."""
+"""The engine that decodes trits, selects activations and adds them: nothing to build."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ def _pair(acts: Sequence[data.View], digits: Sequence[Value]) -> Value:
     inverted, or 0, made in the adder's own LUTs; the one that completes its negative is a carry.
     """
     act, digit = acts[0], digits[0]
-    one = (act.plus.as_unsigned() & digit[0].replicate(8)) | (act.minus.as_unsigned() & digit[1].replicate(8))
+    one = (act.plus.as_unsigned() & digit[0].replicate(8)) | (
+        act.minus.as_unsigned() & digit[1].replicate(8))
     if len(acts) == 1:
         return one.as_signed()
     act, plus, minus = acts[1], digits[1][0], digits[1][1]
@@ -55,18 +56,16 @@ def _pair(acts: Sequence[data.View], digits: Sequence[Value]) -> Value:
 
 
 class SelectEngine(Engine):
-    """Ternary engine that decodes each byte and adds the activations, their negatives, or nothing.
+    """Ternary engine that decodes each byte and adds activations, their negatives, or nothing.
 
-    An activation is held beside its negative, so one LUT4 per bit is the whole product. The adder tree
-    has two levels between registers. Nothing is built: the first weight beat of a chunk may be taken in
-    the cycle after its last activations. The activations of the next chunk are taken while one streams.
+    Products are selected and added in pairs (:func:`_pair`); the adder tree above has two levels
+    between registers. Nothing is built: the first weight beat of a chunk may be taken in the cycle
+    after its last activations. The activations of the next chunk are taken while one streams.
 
     .. code-block:: text
 
-        cycle            0     1      2       3       …  depth   depth+1  depth+2
-        weights   beat taken
-                         decode select+2 add  2 add …    …       sum
-        sums                                                              offered
+        cycle     0           1        2           3             4 …  depth   depth+1  depth+2
+                  beat taken  decoded  pairs made  4 levels in        2 left  summed   offered
 
     Parameters, attributes and members are those of :class:`nomul.hw.engine.ports.Engine`.
     """
@@ -100,7 +99,7 @@ class SelectEngine(Engine):
             new = [Cat(x, (-x)[:8]) for x in self.acts.payload.x]
             m.d.sync += coming.eq(Cat(coming.as_value()[pair.size * self.acts_per_beat:], *new))
 
-        # … and stands here while its weights stream; a beat needs it in the cycle after it is taken.
+        # … and stands here while its weights stream; a beat needs it in the cycle after its own.
         now, is_now, available = Signal(vector, reset_less=True), Signal(), Signal()
         walk = self.connect_walk(m, available=available)
         with m.If(~is_now):

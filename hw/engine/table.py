@@ -30,9 +30,9 @@ _STEP = data.StructLayout({"byte": 8, "act": 3, "minus": 1})
 def walk_of_sums() -> list[dict[str, int]]:
     """The steps that fill a table: add or subtract an activation, store the sum at a byte.
 
-    The first five lead from nothing to minus all five activations; each further step changes one trit
-    by one (reflected ternary Gray code), so that 247 steps give all 243 sums. What the first four store
-    is stored anew later.
+    The first five lead from nothing to minus all five activations; each further step changes one
+    trit by one (reflected ternary Gray code), so that 247 steps give all 243 sums. What the first
+    four store is overwritten by the fifth.
     """
     trits = [-1] * TRITS_PER_BYTE
     direction = [1] * TRITS_PER_BYTE
@@ -56,20 +56,18 @@ def _byte(trits: list[int]) -> int:
 class TableEngine(Engine):
     """Ternary engine in which each byte of a beat looks up the sum of its five products.
 
-    One block RAM for each byte of the beat holds the 243 sums that its five activations can have, twice:
-    while one set is read, the other is built for the next chunk, all tables at the same time, one sum a
-    cycle, each from the one before by one activation (:func:`walk_of_sums`). An adder tree and the
-    accumulators follow.
+    One block RAM for each byte of the beat holds the 243 sums that its five activations can have,
+    twice: while one set is read, the other is built for the next chunk, all tables at the same
+    time, one sum a cycle, each from the one before by one activation (:func:`walk_of_sums`). An
+    adder tree and the accumulators follow.
 
-    Activations are written one a cycle, so a chunk's take ``L · 5·G`` cycles, and building 253; both are
-    hidden while earlier chunks stream, if these have as many outputs.
+    Activations are written one a cycle, so a chunk's take ``L · 5·G`` cycles; building takes 252.
+    Each is hidden while earlier chunks stream, if these have as many outputs.
 
     .. code-block:: text
 
-        cycle            0      1      2         3 …      depth  depth+1  depth+2
-        weights   beat taken
-                         table  register  add    add …    …      sum
-        sums                                                              offered
+        cycle     0           1           2              3 …         depth  depth+1  depth+2
+                  beat taken  looked up   RAM's register  tree level  …      summed   offered
 
     Parameters, attributes and members are those of :class:`nomul.hw.engine.ports.Engine`.
     """

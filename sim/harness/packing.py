@@ -5,10 +5,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Shape
+from amaranth.hdl import Shape, ShapeCastable
 from amaranth.lib import data
 
 __all__ = ["pack_bits", "unpack_bits"]
+
+
+def _plain(shape: Any) -> Any:
+    """The layout behind a ``data.Struct``, the shape behind an enumeration."""
+    while isinstance(shape, ShapeCastable) and not isinstance(shape, data.Layout):
+        shape = shape.as_shape()
+    return shape
 
 
 def pack_bits(shape: Any, value: Any) -> int:
@@ -19,6 +26,7 @@ def pack_bits(shape: Any, value: Any) -> int:
     ValueError
         If an integer does not fit, or an array or structure lacks or has too many elements.
     """
+    shape = _plain(shape)
     if isinstance(shape, data.Layout):
         fields = list(shape)
         items = dict(value) if hasattr(value, "keys") else dict(enumerate(value))
@@ -37,6 +45,7 @@ def pack_bits(shape: Any, value: Any) -> int:
 
 def unpack_bits(shape: Any, bits: int) -> Any:
     """The value in ``bits``: integers, lists for arrays, dictionaries for structures."""
+    shape = _plain(shape)
     if isinstance(shape, data.Layout):
         items = {key: unpack_bits(f.shape, bits >> f.offset) for key, f in shape}
         return [*items.values()] if isinstance(shape, data.ArrayLayout) else items

@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 
 from amaranth.lib import wiring
 from cocotb_tools.runner import Verilator
+
 from nomul.hw.build.tools import build_folder, verilator_environment, versions
 from nomul.hw.build.verilog import convert
 

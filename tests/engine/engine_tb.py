@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cocotb
 import numpy as np
@@ -65,7 +66,7 @@ async def multiply(bench: Bench, tiles: list[Tile], **stalls: float) -> None:
     bench.send("tile", [{"outputs": t.shape[0], "chunks": t.shape[1]} for t in tiles],
                stall=stalls.get("tile", 0.0))
     bench.send("acts", [beat for t in tiles for beat in t.beats()], stall=stalls.get("acts", 0.0))
-    bench.send("weights", [beat for t in tiles for beat in t.weights.reshape(-1, t.weights.shape[2])],
+    bench.send("weights", [beat for t in tiles for chunk in t.weights for beat in chunk],
                stall=stalls.get("weights", 0.0))
     expected = [row for t in tiles for row in t.sums()]
     got = await bench.receive("sums", len(expected), stall=stalls.get("sums", 0.0))
@@ -109,7 +110,8 @@ async def every_code(dut) -> None:
     rng, bench = generator(), Bench(dut, ENGINE)
     await bench.start()
     tile = random_tile(rng, len(ENCODE), 1)
-    tile.weights = np.stack([rng.permutation(ENCODE) for _ in range(ENGINE.bytes_per_beat)], 1)[None]
+    columns = [rng.permutation(ENCODE) for _ in range(ENGINE.bytes_per_beat)]
+    tile.weights = np.stack(columns, 1)[None]
     await multiply(bench, [tile])
 
 
@@ -146,7 +148,7 @@ async def short_chunks_wait_for_their_sums(dut) -> None:
     bench.send("weights", tile.weights.reshape(CHUNKS, -1))
     assert await bench.receive("sums", 1) == tile.sums()
     times = bench.times("weights")
-    assert all(b - a >= HAZARD for a, b in zip(times, times[1:], strict=False))
+    assert all(b - a >= HAZARD for a, b in pairwise(times))
     assert times[1] - times[0] == HAZARD or P["engine"] == "SelectEngine"
 
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 import time
 
 import cocotb
-from nomul.sim.harness import Bench, parameters
 from test_harness import Increment
+
+from nomul.sim.harness import Bench, parameters
 
 P = parameters()
 ADD = P["add"]

