@@ -68,17 +68,18 @@ class Golden:
         self.logit_scale = [0.0] * lanes
         self.trace: Trace | None = None
         self._index = 0
+        tiles = {k: i for k, i in enumerate(image.program) if isinstance(i, isa.Tile)}
+        streamed = sum(i.outputs * i.chunks for i in tiles.values())
+        if streamed != len(image.weights):
+            raise NomulError(
+                f"image: the program streams {streamed} weight beats, the image has {len(image.weights)}"
+            )
         self._tiles: dict[int, _Tile] = {}
         at = 0
-        for index, i in enumerate(image.program):
-            if isinstance(i, isa.Tile):
-                size = i.outputs * i.chunks
-                self._tiles[index] = _Tile(image.weights[at : at + size], i.outputs, i.chunks)
-                at += size
-        if at != len(image.weights):
-            raise NomulError(
-                f"image: the program streams {at} weight beats, the image has {len(image.weights)}"
-            )
+        for index, i in tiles.items():
+            size = i.outputs * i.chunks
+            self._tiles[index] = _Tile(image.weights[at : at + size], i.outputs, i.chunks)
+            at += size
         self._depth = TRITS_PER_BYTE * image.bytes_per_beat
 
     @property
