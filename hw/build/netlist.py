@@ -83,20 +83,24 @@ def _number(parameter: str | int) -> int:
 def _fold_output_registers(net: _Netlist) -> int:
     folded = 0
     for _, ram in net.of_type("DP16KD"):
-        for side in "AB":
-            if ram["parameters"][f"REGMODE_{side}"] != "NOREG":
+        wide = _number(ram["parameters"]["DATA_WIDTH_A"]) == 36  # both sides make one read port
+        for sides in ("AB",) if wide else ("A", "B"):
+            if any(ram["parameters"][f"REGMODE_{side}"] != "NOREG" for side in sides):
                 continue
-            ports = [f"DO{side}{k}" for k in range(18)]
+            clocks = {net.bit(ram, f"CLK{side}") for side in sides}
+            ports = [f"DO{side}{k}" for side in sides for k in range(18)]
             read = {port: net.readers[bit] for port in ports
                     if (bit := net.bit(ram, port)) is not None and net.readers[bit]}
             registers = {port: net.cells.get(readers[0][0]) for port, readers in read.items()
                          if len(readers) == 1 and readers[0][1] in ("DI", "M")}
-            if not read or registers.keys() != read.keys():
+            if not read or registers.keys() != read.keys() or len(clocks) > 1:
                 continue
-            if not all(ff is not None and _plain_register(net, ff, net.bit(ram, f"CLK{side}"))
+            if not all(ff is not None and _plain_register(net, ff, *clocks)
                        for ff in registers.values()):
                 continue
-            ram["parameters"][f"REGMODE_{side}"] = "OUTREG"
+            for side in sides:
+                ram["parameters"][f"REGMODE_{side}"] = "OUTREG"
+                ram["connections"][f"OCE{side}"] = ["1"]
             for port, readers in read.items():
                 ff = net.cells.pop(readers[0][0])
                 ram["connections"][port] = ff["connections"]["Q"]

@@ -123,6 +123,14 @@ class Engine(wiring.Component):
         raise NotImplementedError
 
     @property
+    def chunk_interval(self) -> int:
+        """Cycles from a chunk's first beat to the next one's at the earliest, activations in time.
+
+        Preparing a chunk is hidden behind the one before it if that has as many outputs.
+        """
+        raise NotImplementedError
+
+    @property
     def latency(self) -> int:
         """Cycles from a beat of a last chunk being taken to its results being offered."""
         return self.depth + 2

@@ -82,6 +82,11 @@ class SelectEngine(Engine):
         """Register stages from the digits to the last two terms: pairs, then the tree."""
         return 1 + tree_stages(-(-self.chunk // 2), levels=_LEVELS, remain=2)
 
+    @property
+    def chunk_interval(self) -> int:
+        """Cycles from a chunk's first beat to the next one's at the earliest: moving and filling."""
+        return self.beats_per_chunk + 1
+
     def elaborate(self, platform: object) -> Module:
         m = Module()
         count = self.lanes * self.chunk

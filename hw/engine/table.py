@@ -79,6 +79,11 @@ class TableEngine(Engine):
         """Register stages from a beat being taken to its terms reaching the accumulator."""
         return max(LEAD, 2 + tree_stages(self.bytes_per_beat, levels=_LEVELS))
 
+    @property
+    def chunk_interval(self) -> int:
+        """Cycles from a chunk's first beat to the next one's at the earliest: building, or filling."""
+        return max(self.prepare - 1, self.lanes * self.chunk)
+
     def elaborate(self, platform: object) -> Module:
         m = Module()
         tables = self.lanes * self.bytes_per_beat

@@ -51,18 +51,19 @@ class Adders(wiring.Component):
 class Registered(wiring.Component):
     """A block RAM followed by registers: one plain, or one that can be reset or held."""
 
-    def __init__(self, *, kind: str):
+    def __init__(self, *, kind: str, width: int = 12):
         self.kind = kind
-        super().__init__({"at": In(9), "to": In(9), "x": In(12), "en": In(1), "o": Out(12)})
+        self.width = width
+        super().__init__({"at": In(9), "to": In(9), "x": In(width), "en": In(1), "o": Out(width)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.memory = memory = Memory(shape=12, depth=512, init=[],
+        m.submodules.memory = memory = Memory(shape=self.width, depth=512, init=[],
                                               attrs={"no_rw_check": 1})
         read, write = memory.read_port(), memory.write_port()
         m.d.comb += [read.addr.eq(self.at), write.addr.eq(self.to), write.data.eq(self.x),
                      write.en.eq(1)]
-        held = Signal(12, reset_less=self.kind != "reset")
+        held = Signal(self.width, reset_less=self.kind != "reset")
         with m.If((self.en == 1) | (self.kind != "held")):
             m.d.sync += held.eq(read.data)
         m.d.comb += self.o.eq(held)
@@ -129,13 +130,17 @@ def test_the_proof_sees_a_mistake():
         prove_equal(folder, "adders6")
 
 
-def test_plain_register_becomes_the_rams():
-    _, before, after, done = netlists(Registered(kind="plain"), "ram_plain")
-    assert done["registers"] == 12
-    rams = [cell for cell in after.values() if cell["type"] == "DP16KD"]
-    assert "OUTREG" in {rams[0]["parameters"][f"REGMODE_{side}"] for side in "AB"}
+@pytest.mark.parametrize("width", [12, 36])
+def test_plain_register_becomes_the_rams(width: int):
+    """Of 36 bits, both halves of the RAM."""
+    _, before, after, done = netlists(Registered(kind="plain", width=width), f"ram_plain{width}")
+    assert done["registers"] == width
+    ram = next(cell for cell in after.values() if cell["type"] == "DP16KD")
+    sides = [side for side in "AB" if ram["parameters"][f"REGMODE_{side}"] == "OUTREG"]
+    assert len(sides) == width // 18 + (width < 18)
+    assert all(ram["connections"][f"OCE{side}"] == ["1"] for side in sides)
     flops = [sum(c["type"] == "TRELLIS_FF" for c in cells.values()) for cells in (before, after)]
-    assert flops[0] - flops[1] == 12
+    assert flops[0] - flops[1] == width
 
 
 @pytest.mark.parametrize("kind", ["reset", "held", "read twice"])

@@ -118,8 +118,7 @@ async def every_code(dut) -> None:
 @cocotb.test(timeout_time=1000, timeout_unit="us")
 async def takes_the_stated_cycles(dut) -> None:
     rng, bench = generator(), Bench(dut, ENGINE)
-    # Long chunks, so that the activations of the next one are always in time.
-    n = ENGINE.prepare + 5 * ENGINE.lanes * ENGINE.chunk
+    n = ENGINE.chunk_interval
     shapes = [(1, 1), (2, 1), (n, 1)]
     if CHUNKS > 1 and n <= ENGINE.outputs:
         shapes += [(n, CHUNKS), (n, 2)]
@@ -156,12 +155,22 @@ async def short_chunks_wait_for_their_sums(dut) -> None:
 async def tiles_follow_without_a_gap(dut) -> None:
     rng, bench = generator(), Bench(dut, ENGINE)
     await bench.start()
-    n = ENGINE.prepare + 5 * ENGINE.lanes * ENGINE.chunk
-    await multiply(bench, [random_tile(rng, n, 1) for _ in range(3)])
-    times = bench.times("weights")
-    assert times[-1] - times[0] == len(times) - 1
-    times = bench.times("sums")
-    assert times[-1] - times[0] == len(times) - 1
+    n = ENGINE.chunk_interval
+    await multiply(bench, [random_tile(rng, n, 1) for _ in range(4)])
+    for path in ("weights", "sums"):
+        times = bench.times(path)
+        assert times[-1] - times[0] == len(times) - 1
+
+
+@cocotb.test(timeout_time=1000, timeout_unit="us")
+async def chunks_need_their_interval(dut) -> None:
+    """Shorter tiles begin exactly ``chunk_interval`` cycles apart: it is no looser than stated."""
+    rng, bench = generator(), Bench(dut, ENGINE)
+    await bench.start()
+    tiles = [random_tile(rng, 2, 1) for _ in range(6)]
+    await multiply(bench, tiles)
+    first = bench.times("weights")[::2]
+    assert all(b - a == ENGINE.chunk_interval for a, b in pairwise(first[2:]))
 
 
 @cocotb.test(timeout_time=1000, timeout_unit="us")
