@@ -110,17 +110,21 @@ class EmbeddingMemory(wiring.Component):
 
         # Banks, each with a register behind it; then the byte.
         writing, write_data = Signal(), Signal(8)
-        m.d.sync += [writing.eq(self.bus.write & valid), write_data.eq(self.bus.write_data)]
+        write_at = Signal.like(at)
+        m.d.sync += [
+            writing.eq(self.bus.write & valid), write_at.eq(offset),
+            write_data.eq(self.bus.write_data),
+        ]
         depth = 1 << _BANK_BITS
         banks = []
         for base in range(0, self.size, depth):
             number = base >> _BANK_BITS
             ram = block_ram(m, f"bank{number}", shape=unsigned(8), depth=min(depth, self.size - base))
             get, put = ram.read_port(), ram.write_port()
-            out = Signal(8, name=f"out{number}")
+            out = Signal(8, name=f"out{number}", reset_less=True)
             m.d.comb += [
                 get.addr.eq(at), get.en.eq(go & ~writing),
-                put.addr.eq(at), put.en.eq(writing & (at >> _BANK_BITS == number)),
+                put.addr.eq(write_at), put.en.eq(writing & (write_at >> _BANK_BITS == number)),
                 put.data.eq(write_data),
             ]
             with m.If(go):

@@ -213,18 +213,21 @@ class WeightMemory(wiring.Component):
         connect(m, skid.o, flipped(self.o))
 
         write_data = Signal.like(self.bus.write_data)
-        writing, write = Signal(), Signal(self.bytes_per_beat)
-        m.d.sync += [write_data.eq(self.bus.write_data), writing.eq(self.bus.write)]
-        out = Signal(WeightLayout(self.bytes_per_beat))
+        write = Signal(self.bytes_per_beat)
+        write_at = Signal.like(at)  # one address for both would make yosys add logic for the enables
+        m.d.sync += [
+            write_at.eq(beat), write_data.eq(self.bus.write_data),
+            write.eq(Mux(self.bus.write & valid, 1 << plane[: self.bytes_per_beat.bit_length()], 0)),
+        ]
+        out = Signal(WeightLayout(self.bytes_per_beat), reset_less=True)
         m.d.comb += skid.i.payload.eq(out)
         for number in range(self.bytes_per_beat):
             ram = block_ram(m, f"plane{number}", shape=unsigned(8), depth=self.depth)
             get, put = ram.read_port(), ram.write_port()
             m.d.comb += [
-                get.addr.eq(at), get.en.eq(go & ~writing),
-                put.addr.eq(at), put.en.eq(write[number]), put.data.eq(write_data),
+                get.addr.eq(at), get.en.eq(go & ~write[number]),
+                put.addr.eq(write_at), put.en.eq(write[number]), put.data.eq(write_data),
             ]
-            m.d.sync += write[number].eq(self.bus.write & valid & (plane == number))
             with m.If(go):
                 m.d.sync += out[number].eq(get.data)
         with m.If(going[2]):

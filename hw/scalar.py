@@ -22,6 +22,8 @@ from .ports import MAXIMA, SQUARES_BITS, ScalarLayout, StatsLayout
 __all__ = ["CommandLayout", "ScalarUnit"]
 
 _REGISTER = range(isa.REGISTERS)
+_EXPONENT_MAX = (1 << EXPONENT_BITS - 1) - 1
+_EXPONENT_MIN = -(1 << EXPONENT_BITS - 1)
 _GROUP = 8  # bits that normalisation looks at together
 
 #: A scalar instruction: ``op`` is its opcode; fields that it lacks are ignored.
@@ -36,10 +38,18 @@ CommandLayout = data.StructLayout({
 })
 
 
-def _leading(bits: Value) -> tuple[Value, Value]:
-    """One-hot of the highest bit set, and whether any is."""
-    one_hot = [bits[k] & ~bits[k + 1 :].any() for k in range(len(bits) - 1)] + [bits[-1]]
-    return Cat(one_hot), bits.any()
+def _leading(bits: Value) -> Value:
+    """One-hot of the highest bit set."""
+    return Cat(*(bits[k] & ~bits[k + 1 :].any() for k in range(len(bits) - 1)), bits[-1])
+
+
+def _position(bits: Value) -> Value:
+    """Number of the highest bit set; of a power of two of bits."""
+    if len(bits) == 2:
+        return bits[1]
+    half = len(bits) // 2
+    high = bits[half:].any()
+    return Cat(Mux(high, _position(bits[half:]), _position(bits[:half])), high)
 
 
 def _pick(one_hot: Value, choices: list[Value]) -> Value:
@@ -86,9 +96,9 @@ class ScalarUnit(wiring.Component):
     #: Cycles from a command to the next one, by opcode.
     LATENCY = {
         isa.Const.OPCODE: 1,
-        isa.Mul.OPCODE: 2,
+        isa.Mul.OPCODE: 3,
         isa.Stat.OPCODE: 2,
-        isa.Add.OPCODE: 3,
+        isa.Add.OPCODE: 4,
         isa.Recip.OPCODE: 3,
         isa.Rsqrt.OPCODE: 3,
     }
@@ -110,7 +120,7 @@ class ScalarUnit(wiring.Component):
         remaining = Signal(range(max(self.LATENCY.values()) + 1))
         accept, finish = Signal(), Signal()
         m.d.comb += [
-            self.command.ready.eq(remaining <= 1),
+            self.command.ready.eq(~remaining[1:].any()),
             accept.eq(self.command.valid & self.command.ready),
             finish.eq(remaining == 1),
         ]
@@ -220,61 +230,63 @@ class _Lane(wiring.Component):
         m.d.comb += result.as_value().eq(_pick(selected, [r.as_value() for r in results.values()]))
         return m
 
-    @staticmethod
-    def made(m: Module, name: str, mantissa: Value, exponent: Value, zero: Value | int) -> Signal:
-        """A scalar from a normalised mantissa and an exponent that may be out of range."""
-        made = Signal(ScalarLayout, name=name)
-        beyond = exponent[EXPONENT_BITS - 1 :]
-        fits = beyond.all() | ~beyond.any()
-        with m.If(zero | ~fits & exponent[-1]):
-            m.d.comb += made.as_value().eq(0)
-        with m.Elif(~fits):
-            m.d.comb += [made.mantissa.eq(~0), made.exponent.eq((1 << EXPONENT_BITS - 1) - 1)]
-        with m.Else():
-            m.d.comb += [made.mantissa.eq(mantissa), made.exponent.eq(exponent)]
-        return made
-
     def mul(self, m: Module, a: Signal, b: Signal, some: Value) -> Signal:
-        """1: product, exponents for both cases of its leading bit. 2: choice."""
-        product = Signal(2 * MANTISSA_BITS)
-        low = Signal(signed(EXPONENT_BITS + 2))
-        high = Signal.like(low)
-        zero = Signal()
+        """1: product and exponent. 2: its leading bit, its range. 3: limits."""
+        product, exponent, zero = Signal(2 * MANTISSA_BITS), Signal(signed(EXPONENT_BITS + 2)), Signal()
         m.d.sync += [
             product.eq(a.mantissa * b.mantissa),
-            low.eq(a.exponent + b.exponent + (MANTISSA_BITS - 1)),
-            high.eq(a.exponent + b.exponent + MANTISSA_BITS),
+            exponent.eq(a.exponent + b.exponent + (MANTISSA_BITS - 1)),
             zero.eq(~some),
         ]
-        return self.made(
-            m, "product_made",
-            Mux(product[-1], product[MANTISSA_BITS:], product[MANTISSA_BITS - 1 : -1]),
-            Mux(product[-1], high, low), zero,
-        )
+        high = product[-1]
+        mantissa, sum_2, zero_2 = Signal(MANTISSA_BITS), Signal.like(exponent), Signal()
+        m.d.sync += [
+            mantissa.eq(Mux(high, product[MANTISSA_BITS:], product[MANTISSA_BITS - 1 : -1])),
+            sum_2.eq(exponent + high), zero_2.eq(zero),
+        ]
+        beyond = sum_2[EXPONENT_BITS - 1 :]
+        fits = beyond.all() | ~beyond.any()
+        made = Signal(ScalarLayout)
+        with m.If(~fits & ~sum_2[-1]):
+            m.d.comb += [made.mantissa.eq(~0), made.exponent.eq(_EXPONENT_MAX)]
+        with m.Elif(fits):
+            m.d.comb += [made.mantissa.eq(mantissa), made.exponent.eq(sum_2)]
+        with m.If(zero_2):
+            m.d.comb += made.as_value().eq(0)
+        return made
 
     def add(self, m: Module, a: Signal, b: Signal, some_a: Value, some_b: Value) -> Signal:
-        """1: the larger exponent and the distance. 2: alignment. 3: sum."""
+        """1: the larger exponent and the distance. 2: alignment. 3: sum. 4: carry."""
         ab, ba = a.exponent - b.exponent, b.exponent - a.exponent
         swap = Signal()
         m.d.comb += swap.eq(~some_a | some_b & ab[-1])
         distance = Mux(swap, ba, ab)[:EXPONENT_BITS]
-        small_1, big_1, exponent_1 = Signal(MANTISSA_BITS), Signal(MANTISSA_BITS), Signal(EXPONENT_BITS)
         bits = MANTISSA_BITS.bit_length()
-        shift = Signal(bits)
+        small_1, big_1, shift = Signal(MANTISSA_BITS), Signal(MANTISSA_BITS), Signal(bits)
         small_2, big_2 = Signal.like(small_1), Signal.like(big_1)
-        exponent_2 = Signal(signed(EXPONENT_BITS))
+        total = Signal(MANTISSA_BITS + 1)
+        exponents = [Signal(signed(EXPONENT_BITS), name=f"exponent_{k}") for k in (1, 2, 3)]
+        above, largest = Signal(signed(EXPONENT_BITS)), Signal()
         m.d.sync += [
             big_1.eq(Mux(swap, b.mantissa, a.mantissa)),
             small_1.eq(Mux(swap, a.mantissa, b.mantissa)),
-            exponent_1.eq(Mux(swap, b.exponent, a.exponent)),
             shift.eq(distance[:bits] | distance[bits:].any().replicate(bits)),
-            big_2.eq(big_1), small_2.eq(small_1 >> shift), exponent_2.eq(exponent_1),
+            big_2.eq(big_1), small_2.eq(small_1 >> shift),
+            total.eq(big_2 + small_2),
+            exponents[0].eq(Mux(swap, b.exponent, a.exponent)),
+            exponents[1].eq(exponents[0]), exponents[2].eq(exponents[1]),
+            largest.eq(exponents[1] == _EXPONENT_MAX),
+            above.eq(Mux(exponents[1] == _EXPONENT_MAX, _EXPONENT_MAX, exponents[1] + 1)),
         ]
-        total = Signal(MANTISSA_BITS + 1)
-        m.d.comb += total.eq(big_2 + small_2)
-        return self.made(
-            m, "sum_made", Mux(total[-1], total[1:], total[:-1]), exponent_2 + total[-1], 0
-        )
+        made = Signal(ScalarLayout)
+        with m.If(total[-1]):
+            m.d.comb += [
+                made.mantissa.eq(total[1:] | largest.replicate(MANTISSA_BITS)),
+                made.exponent.eq(above),
+            ]
+        with m.Else():
+            m.d.comb += [made.mantissa.eq(total), made.exponent.eq(exponents[2])]
+        return made
 
     def inverse(self, m: Module, read_a: Signal, a: Signal, some: Value) -> Signal:
         """0: address. 1: table. 2: slope times fraction. 3: base minus that."""
@@ -299,7 +311,8 @@ class _Lane(wiring.Component):
         product = Signal(INVERSE_SLOPE_BITS + INVERSE_STEP_BITS)
         exponent = Signal(signed(EXPONENT_BITS + 1))
         half_power = (a.exponent + (MANTISSA_BITS - 1)) >> 1
-        zero = Signal()
+        exponent_2, some_2 = Signal(signed(EXPONENT_BITS)), Signal()
+        fits = some & (exponent >= _EXPONENT_MIN)  # never too large
         m.d.sync += [
             entry.eq(port.data),
             fraction.eq(Mux(is_root, a.mantissa[:INVERSE_STEP_BITS],
@@ -307,19 +320,17 @@ class _Lane(wiring.Component):
             base.eq(entry[:INVERSE_BASE_BITS]),
             product.eq(entry[INVERSE_BASE_BITS:] * fraction),
             exponent.eq(Mux(is_root, -MANTISSA_BITS - half_power, 1 - 2 * MANTISSA_BITS - a.exponent)),
-            zero.eq(~some),
+            some_2.eq(fits), exponent_2.eq(Mux(fits, exponent, 0)),
         ]
-        # base - (product + 512 >> 10) in one addition: the carry into it is the rounding bit, inverted
-        drop = product[INVERSE_STEP_BITS:]
-        minus = Cat(~product[INVERSE_STEP_BITS - 1], ~drop,
-                    Const(~0, INVERSE_BASE_BITS - len(drop)))
-        difference = (Cat(1, base) + minus)[1 : INVERSE_BASE_BITS + 1]
-        return self.made(m, "inverse_made", difference, exponent, zero)
+        # base - (product + 512 >> 10), rounded by the borrow of one bit more
+        difference = (Cat(0, base) - product[INVERSE_STEP_BITS - 1 :])[1 : INVERSE_BASE_BITS + 1]
+        made = Signal(ScalarLayout)
+        m.d.comb += [made.mantissa.eq(Mux(some_2, difference, 0)), made.exponent.eq(exponent_2)]
+        return made
 
     def normalised(self, m: Module) -> Signal:
         """0: the statistic. 1: its leading group of bits. 2: its leading bit."""
-        value = Signal(SQUARES_BITS)
-        is_maximum = Signal()
+        value, is_maximum = Signal(SQUARES_BITS), Signal()
         groups = [slice(k, k + _GROUP) for k in range(0, SQUARES_BITS, _GROUP)]
         some = Signal(len(groups))
         with m.If(self.accept):
@@ -330,23 +341,23 @@ class _Lane(wiring.Component):
             ]
         top = MANTISSA_BITS - 1
         padded = Cat(Const(0, top), value)
-        leading, any_group = _leading(some)
-        window = Signal(_GROUP + top)
+        leading = _leading(some)
+        window, position = Signal(_GROUP + top), Signal(range(_GROUP))
         base = Signal(signed(EXPONENT_BITS))
         zero, small = Signal(), Signal()
         m.d.sync += [
             window.eq(_pick(leading, [padded[g.start : g.stop + top] for g in groups])),
+            position.eq(_pick(leading, [_position(value[g]) for g in groups])),
             base.eq(_pick(leading, [Const(g.start - top, signed(EXPONENT_BITS)) for g in groups])),
-            zero.eq(~any_group),
+            zero.eq(~some.any()),
             small.eq(is_maximum & ~value[top:].any()),
         ]
-        position, _ = _leading(window[top:])
         made = Signal(ScalarLayout)
         with m.If(small):  # a maximum counts as 2¹⁷ at least
             m.d.comb += [made.mantissa.eq(1 << top), made.exponent.eq(0)]
         with m.Elif(~zero):
             m.d.comb += [
-                made.mantissa.eq(_pick(position, [window[k : k + top + 1] for k in range(_GROUP)])),
-                made.exponent.eq(base + _pick(position, [Const(k, 3) for k in range(_GROUP)])),
+                made.mantissa.eq(window.bit_select(position, MANTISSA_BITS)),
+                made.exponent.eq(base + position),
             ]
         return made
