@@ -84,7 +84,7 @@ class SelectEngine(Engine):
 
     @property
     def chunk_interval(self) -> int:
-        """Cycles from a chunk's first beat to the next one's at the earliest: moving and filling."""
+        """Cycles from a chunk's first beat to the next one's at the earliest: it fills anew."""
         return self.beats_per_chunk + 1
 
     def elaborate(self, platform: object) -> Module:

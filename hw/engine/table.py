@@ -81,7 +81,7 @@ class TableEngine(Engine):
 
     @property
     def chunk_interval(self) -> int:
-        """Cycles from a chunk's first beat to the next one's at the earliest: building, or filling."""
+        """Cycles from a chunk's first beat to the next one's at the earliest."""
         return max(self.prepare - 1, self.lanes * self.chunk)
 
     def elaborate(self, platform: object) -> Module:
