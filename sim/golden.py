@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The golden model: executes a memory image in integers. The only definition of right.
 
-It runs the same program from the same memory image as the core, instruction by instruction, vectorised over
-lanes. Sums of ternary products use float32 matrix products, which are exact below 2²⁴.
+It runs the same program from the same memory image as the core, instruction by instruction,
+vectorised over lanes. Sums of ternary products use float32 matrix products, which are exact below
+2²⁴.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from .golden_vector import Vectors, quantise, scale_shift
 
 __all__ = ["Golden", "quantise", "scale_shift"]
 
-_MAX_FLOOR = 1 << (MANTISSA_BITS - 1)  # a smaller maximum counts as this, as the reference's 1e-5 does
+# A smaller maximum counts as this, as the reference's 1e-5 does.
+_MAX_FLOOR = 1 << (MANTISSA_BITS - 1)
 
 _BLAS = ThreadpoolController()  # products this small lose more to waiting threads than they win
 
@@ -72,7 +74,8 @@ class Golden:
         streamed = sum(i.outputs * i.chunks for i in tiles.values())
         if streamed != len(image.weights):
             raise NomulError(
-                f"image: the program streams {streamed} weight beats, the image has {len(image.weights)}"
+                f"image: the program streams {streamed} weight beats, "
+                f"the image has {len(image.weights)}"
             )
         self._tiles: dict[int, _Tile] = {}
         at = 0
@@ -84,7 +87,7 @@ class Golden:
 
     @property
     def logits(self) -> np.ndarray:
-        """Sums of the head after the latest token, int64 ``[L, V]``; times ``logit_scale`` they are the logits."""
+        """Sums of the head after a token, int64 ``[L, V]``, in units of ``logit_scale``."""
         return self.vectors.logits
 
     @property
@@ -119,14 +122,15 @@ class Golden:
         """
         token = np.broadcast_to(np.asarray(tokens, dtype=np.int64), (self.lanes,))
         if token.min() < 0 or token.max() >= self.image.geometry.vocab:
+            bad = int(token.max() if token.min() >= 0 else token.min())
             raise NomulError(
-                f"token {int(token.max() if token.min() >= 0 else token.min())} lies outside the vocabulary "
-                f"of {self.image.geometry.vocab}"
+                f"token {bad} lies outside the vocabulary of {self.image.geometry.vocab}"
             )
         machine = _Token(self, token)
         with _BLAS.limit(limits=1, user_api="blas"):
-            for self._index, instruction in enumerate(self.image.program):
-                machine.execute(self._index, instruction)
+            for index, instruction in enumerate(self.image.program):
+                self._index = index
+                machine.execute(index, instruction)
         register = self.image.logit_scale_register
         self.logit_scale = [float(lane[register]) for lane in machine.registers]
         return self.logits.argmax(axis=1)
@@ -162,8 +166,8 @@ class _Token:
                 for lane in self.registers:
                     lane[i.rd] = scalar.rsqrt(lane[i.ra])
             case isa.Stat():
-                for lane, values in enumerate(self.registers):
-                    values[i.rd] = scalar.from_int(self.statistic(i.statistic, lane))
+                for k, lane in enumerate(self.registers):
+                    lane[i.rd] = scalar.from_int(self.statistic(i.statistic, k))
             case isa.Quant():
                 self.quant(i)
             case isa.Tile():

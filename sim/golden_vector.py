@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Golden model of the vector unit: what passes and quantisations do, in integers, all lanes at once."""
+"""Golden model of the vector unit: what passes and quantisations do, in integers, all lanes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ _SHIFT_MAX = 63
 def quantise(v: np.ndarray, reciprocal: Scalar) -> np.ndarray:
     """``q = round(127 · v / max|v|)``, half away from zero, by the reciprocal of the maximum.
 
-    The magnitude is cut to the 18 bits that the maximum has, then multiplied by 127/128 of the reciprocal's mantissa.
+    The magnitude is cut to the 18 bits that the maximum has, then multiplied by 127/128 of the
+    reciprocal's mantissa.
 
     Parameters
     ----------
@@ -145,7 +146,8 @@ class Vectors:
                 n = sums.shape[1]
                 lower = self._unsigned_norms[4 * i.address : 4 * i.address + n]
                 one = 1 << SIGMA_FRAC
-                self.keep = round_shift((one - lower) * (one - sigma(self._t(sums, scales))), SIGMA_FRAC)
+                rest = one - sigma(self._t(sums, scales))
+                self.keep = round_shift((one - lower) * rest, SIGMA_FRAC)
                 self.store("keep", self.keep)
             case Mode.INPUT:
                 n = sums.shape[1]

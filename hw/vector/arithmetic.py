@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Integer arithmetic as the fabric likes it: products in multiplier-sized pieces, rounding by a carry."""
+"""Integers as the fabric likes them: products in multiplier-sized pieces, rounding by a carry."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ from collections.abc import Sequence
 from amaranth import C, Cat, Module, Mux, Signal, Value
 from amaranth.hdl import Shape, signed, unsigned
 
-__all__ = ["add_carry", "clamp", "delay", "magnitude", "multiply", "outside", "rounded", "square", "total"]
+__all__ = [
+    "add_carry",
+    "clamp",
+    "delay",
+    "magnitude",
+    "multiply",
+    "outside",
+    "rounded",
+    "square",
+    "total",
+]
 
 PIECE = 17  #: Bits of an unsigned piece: with a sign it fills one side of an 18-bit multiplier.
 
@@ -29,7 +39,7 @@ def _register(m: Module, value: Value) -> Signal:
 
 
 def multiply(m: Module, a: Value, b: Value) -> list[tuple[Signal, int]]:
-    """Registered partial products of ``a · b``, each one multiplier, as ``(signal, weight exponent)``.
+    """Registered partial products of ``a · b``, a multiplier each: ``(signal, weight exponent)``.
 
     One cycle later :func:`total` or :func:`rounded` of them is the product.
     """
@@ -41,7 +51,7 @@ def multiply(m: Module, a: Value, b: Value) -> list[tuple[Signal, int]]:
 
 
 def square(m: Module, value: Value) -> list[tuple[Signal, int]]:
-    """As :func:`multiply` of an unsigned value of at most 34 bits with itself: three multipliers."""
+    """As :func:`multiply` of an unsigned value of at most 34 bits and itself: 3 multipliers."""
     low, high = value[:PIECE], value[PIECE:]
     return [
         (_register(m, low * low), 0),
@@ -71,7 +81,7 @@ def total(parts: Sequence[tuple[Value, int]]) -> Value:
 
 
 def rounded(parts: Sequence[tuple[Value, int]], drop: int) -> Value:
-    """``round(product / 2^drop)``, ties upwards, of one or two partial products; ``1 <= drop <= 17``."""
+    """``round(product / 2^drop)``, ties upwards; one or two parts, ``1 <= drop <= 17``."""
     low = parts[0][0]
     top = low[drop:].as_signed() if low.shape().signed else low[drop:]
     other: Value = C(0)

@@ -17,8 +17,8 @@ __all__ = ["RowsLayout", "VectorMemory", "block_ram"]
 def block_ram(*, shape: Any, depth: int) -> memory.Memory:
     """A memory that is never read where it is written in the same cycle.
 
-    yosys is told so: else it adds registers, a comparison and a multiplexer behind the block RAM, whose
-    wide ports leave open what such a read gives.
+    yosys is told so: else it adds registers, a comparison and a multiplexer behind the block RAM,
+    whose wide ports leave open what such a read gives.
     """
     return memory.Memory(shape=shape, depth=depth, init=[], attrs={"no_rw_check": 1})
 
@@ -31,8 +31,9 @@ def RowsLayout(lanes: int) -> data.ArrayLayout:
 class VectorMemory(wiring.Component):
     """Rows of four elements; written one element at a time, read a row at a time, all lanes alike.
 
-    Block RAM: one bank for each element of a row, 512 rows of a bank in each. What is written can be read
-    by an address of the next cycle; a row must not be read in the cycle in which it is written.
+    Block RAM: one bank for each element of a row, 512 rows of a bank in each. What is written can
+    be read by an address of the next cycle; a row must not be read in the cycle in which it is
+    written.
 
     Parameters
     ----------
@@ -47,7 +48,8 @@ class VectorMemory(wiring.Component):
     write_data : ``In(ArrayLayout(signed(32), lanes))``
     read_row : ``In(n)``
     read_data : ``Out(RowsLayout(lanes))``
-        One cycle after ``read_row``, straight from the block RAM: to be registered before anything else.
+        One cycle after ``read_row``, straight from the block RAM: to be registered before anything
+        else.
     """
 
     def __init__(self, *, lanes: int, rows: int):

@@ -27,15 +27,17 @@ _COARSE_BITS = MANTISSA_BITS + 7
 
 
 class Quantiser(wiring.Component):
-    """``q = round(127 · v / max|v|)``, ``v = source · norm``: one multiplication by a reciprocal an element.
+    """``q = round(127 · v / max|v|)``, ``v = source · norm``, by the reciprocal of ``max|v|``.
 
-    Reads a row of four and a norm word each cycle that the engine has room for, and fills the last chunk with zeros.
-    Of each chunk come lane 0's beats, then lane 1's, and so on. 12 multipliers whatever the lanes.
+    Reads a row of four and a norm word each cycle that the engine has room for, and fills the last
+    chunk with zeros. Of each chunk come lane 0's beats, then lane 1's, and so on. 12 multipliers
+    whatever the lanes.
 
     .. code-block:: text
 
         cycle   0      1        2    3         4      5         6               7      8         9
-                taken  address  row  row,norm  |.|,|.|  products  |v| by eights  18 bits  by factor  beat
+                taken  address  row  row,norm  |.|,|.|  products  |v| by eights  18 bits  by factor
+                beat
 
     Parameters
     ----------
@@ -64,7 +66,9 @@ class Quantiser(wiring.Component):
 
     def __init__(self, *, lanes: int, bytes_per_beat: int, rows: int, row_bits: int):
         if bytes_per_beat < 4 or bytes_per_beat % 4:
-            raise ValueError(f"bytes_per_beat is {bytes_per_beat}; the quantiser takes a positive multiple of 4")
+            raise ValueError(
+                f"bytes_per_beat is {bytes_per_beat}; the quantiser takes a positive multiple of 4"
+            )
         if lanes < 1:
             raise ValueError(f"Quantiser has at least 1 lane, not {lanes}")
         self.lanes = lanes
@@ -123,7 +127,8 @@ class Quantiser(wiring.Component):
                 with m.If(~lane_last):
                     m.d.sync += [here.eq(chunk), lane.eq(lane + 1)]
                 with m.Else():
-                    m.d.sync += [chunk.eq(following), lane.eq(0), running.eq(here.left > VECTOR_LANES)]
+                    m.d.sync += [chunk.eq(following), lane.eq(0)]
+                    m.d.sync += running.eq(here.left > VECTOR_LANES)
         with m.If(taken):
             begin = Signal(position)
             m.d.comb += [

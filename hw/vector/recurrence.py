@@ -22,14 +22,15 @@ _T_DROP = STATE_FRAC - T_FRAC
 class Recurrence(wiring.Component):
     """``h += keep · (silu - h)``, then ``activated = h · σ(h)``; ``keep`` from an earlier pass.
 
-    Three memories in block RAM: ``keep`` and ``activated``, ``hidden`` deep, and the state, ``layers · hidden``
-    deep, 24 bits an element. A strobe announces each element; its value follows two cycles later.
+    Three memories in block RAM: ``keep`` and ``activated``, ``hidden`` deep, and the state,
+    ``layers · hidden`` deep, 24 bits an element. A strobe announces each element; its value follows
+    two cycles later.
 
     .. code-block:: text
 
         update     __/‾\\__________
         silu       _____| 2 cycles |x|
-        state read 0, written 6; activated written 13 cycles after the strobe
+        state read 1, written 7; activated written 15 cycles after the strobe
 
     Parameters
     ----------
@@ -60,7 +61,7 @@ class Recurrence(wiring.Component):
         Two cycles after ``read``.
     """
 
-    latency = 14
+    latency = 16
 
     def __init__(self, *, lanes: int, hidden: int, layers: int):
         for name, value in (("lanes", lanes), ("hidden", hidden), ("layers", layers)):
@@ -100,10 +101,10 @@ class Recurrence(wiring.Component):
         at = delay(m, self.update, self.latency - 1, name="update")
         forget = delay(m, self.forget, 2, name="forget")[-1]
         keep_write = counter("keep_write", self.start_forget, forget, hidden)
-        keep_read = counter("keep_read", self.start_update, at[1], hidden)
-        state_read = counter("state_read", self.start_update, at[0], depth, self.address)
-        state_write = counter("state_write", self.start_update, at[6], depth, self.address)
-        activated_write = counter("activated_write", self.start_update, at[13], hidden)
+        keep_read = counter("keep_read", self.start_update, at[2], hidden)
+        state_read = counter("state_read", self.start_update, at[1], depth, self.address)
+        state_write = counter("state_write", self.start_update, at[7], depth, self.address)
+        activated_write = counter("activated_write", self.start_update, at[15], hidden)
         activated_read = counter("activated_read", self.start_read, self.read, hidden)
 
         for lane in range(self.lanes):
@@ -123,7 +124,7 @@ class Recurrence(wiring.Component):
             ]  # fmt: skip
             m.d.sync += keep.eq(read.data)
 
-            # Cycle 2: h and silu; 3: their difference and keep; 6: the new state.
+            # Cycle 3: h and silu; 4: their difference and keep; 7: the new state.
             write, read = states.write_port(), states.read_port()
             old = Signal(signed(STATE_BITS), name=f"old_{lane}")
             change = Signal(signed(STATE_BITS + 1), name=f"change_{lane}")
@@ -132,20 +133,21 @@ class Recurrence(wiring.Component):
             m.d.comb += read.addr.eq(state_read)
             m.d.sync += old.eq(read.data)
             before = Mux(self.fresh[lane], 0, old)
-            m.d.sync += change.eq(self.silu[lane] - before)
+            silu = delay(m, self.silu[lane], 1, name=f"silu_{lane}")[-1]
+            m.d.sync += change.eq(silu - before)
             olds = delay(m, before, 3, name=f"old_{lane}")
             m.d.sync += step.eq(rounded(multiply(m, change, keep), SIGMA_FRAC))
             m.d.sync += h.eq(olds[-1] + step)
-            m.d.comb += [write.en.eq(at[6]), write.addr.eq(state_write), write.data.eq(h)]
+            m.d.comb += [write.en.eq(at[7]), write.addr.eq(state_write), write.data.eq(h)]
 
-            # Cycle 7: its argument of σ; 11: σ and the state beside it; 13: the activated state.
+            # Cycle 8: its argument of σ; 13: σ and the state beside it; 15: the activated state.
             m.d.sync += sigma.t.eq((h >> _T_DROP) + h[_T_DROP - 1])
             beside = delay(m, h, 1 + sigma.latency, name=f"h_{lane}")[-1]
             result = Signal(signed(STATE_BITS), name=f"activated_{lane}")
             m.d.sync += result.eq(rounded(multiply(m, beside, sigma.sigma), SIGMA_FRAC))
             write, read = outputs.write_port(), outputs.read_port()
             m.d.comb += [
-                write.en.eq(at[13]), write.addr.eq(activated_write), write.data.eq(result),
+                write.en.eq(at[15]), write.addr.eq(activated_write), write.data.eq(result),
                 read.addr.eq(activated_read),
             ]  # fmt: skip
             m.d.sync += self.activated[lane].eq(read.data)

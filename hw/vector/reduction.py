@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from amaranth import C, Cat, Module, Mux, Signal, unsigned
+from amaranth import C, Module, Mux, Signal, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -19,21 +19,23 @@ _ADDRESS_BITS = 20
 
 
 class Reduction(wiring.Component):
-    """Maxima of ``|element · norm|`` over up to three norm vectors, and ``Σ round(|element · norm| / 2¹⁵)²``.
+    """``max |element · norm|`` for up to three vectors, and ``Σ round(|element · norm| / 2¹⁵)²``.
 
-    The norm vectors lie one behind the other; the one of the squares is behind those of the maxima. An element is
-    announced four cycles ahead: the first of each four fetches the words of its group in the order squares, maximum
-    0, 1, 2, one a cycle, and the multipliers form a chain in the same order, each a cycle behind the one before, so a
-    word is there when the first element reaches its multiplier and stays until the fourth has left it. There is
-    nothing to wait for and nothing to prefetch.
+    The norm vectors lie one behind the other; the one of the squares is behind those of the maxima.
+    An element is announced four cycles ahead: the first of each four fetches the words of its group
+    in the order squares, maximum 0, 1, 2, one a cycle, and the multipliers form a chain in the same
+    order, each a cycle behind the one before, so a word is there when the first element reaches its
+    multiplier and stays until the fourth has left it. There is nothing to wait for and nothing to
+    prefetch.
 
     .. code-block:: text
 
-        cycle     0        1       2       3       4             5          6          7          8     9
-        fetch     squares  max 0   max 1   max 2   (next group)
-        element                                    × squares     × max 0    × max 1    × max 2
-        result                                                                                  max 0  squares
-                                                                              max 1 at 9, max 2 at 10
+        cycle    0        1      2      3      4          5        6        7        8      9
+        fetch    squares  max 0  max 1  max 2  next group
+        element                                × squares  × max 0  × max 1  × max 2
+        result                                                                       max 0  squares
+
+    Maxima 1 and 2 are right at 9 and 10.
 
     Parameters
     ----------
@@ -42,8 +44,9 @@ class Reduction(wiring.Component):
     Members
     -------
     start : ``In(1)``
-        A vector begins; two cycles or more before its first ``fetch``. Clears the statistics, unless ``forget``,
-        which is read now; the other fields stand until the last element is in the statistics.
+        A vector begins; two cycles or more before its first ``fetch``. Clears the statistics,
+        unless ``forget``, which is read now; the other fields stand until the last element is in
+        the statistics.
     address : ``In(20)``
         Word where the norm vectors begin.
     elements : ``In(17)``

@@ -29,7 +29,7 @@ _SPAN = _INDEX_BITS + SIGMA_STEP_BITS  # |t| below 2^span is in the table
 
 
 class Sigma(wiring.Component):
-    """The logistic function, one value a cycle, four cycles later.
+    """The logistic function, one value a cycle, five cycles later.
 
     One block RAM of 512 segments, one multiplier. Equals :func:`nomul.model.numbers.sigma`.
 
@@ -53,13 +53,17 @@ class Sigma(wiring.Component):
         Q0.16, 0 to 65536.
     """
 
-    latency = 4
+    latency = 5
 
     def __init__(self, *, width: int):
         if width < T_BITS:
             raise ValueError(f"Sigma takes arguments of at least {T_BITS} bits, not {width}")
         self.width = width
-        super().__init__({"t": In(signed(width)), "complement": In(1), "sigma": Out(SIGMA_FRAC + 1)})
+        super().__init__({
+            "t": In(signed(width)),
+            "complement": In(1),
+            "sigma": Out(SIGMA_FRAC + 1),
+        })
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -69,16 +73,18 @@ class Sigma(wiring.Component):
         )
         read = rom.read_port()
 
-        # |t| goes into the table's address register.
+        # Cycle 1: |t|, limited; it addresses the table.
         negative = self.t[-1]
         bits = self.t.as_unsigned() ^ negative.replicate(self.width)
         low = bits[:_SPAN] + negative
         beyond = bits[_SPAN:].any() | low[_SPAN]
         a = Signal(_SPAN)
-        m.d.comb += [a.eq(low[:_SPAN] | beyond.replicate(_SPAN)), read.addr.eq(a[SIGMA_STEP_BITS:])]
+        m.d.sync += a.eq(low[:_SPAN] | beyond.replicate(_SPAN))
+        m.d.comb += read.addr.eq(a[SIGMA_STEP_BITS:])
         fraction = delay(m, a[:SIGMA_STEP_BITS], 2, name="fraction")[-1]
-        flip = delay(m, negative ^ self.complement, 3, name="flip")[-1]
+        flip = delay(m, negative ^ self.complement, 4, name="flip")[-1]
 
+        # Cycle 3: base and slope; 4: rise; 5: σ.
         entry = Signal(SIGMA_BASE_BITS + SIGMA_SLOPE_BITS)
         m.d.sync += entry.eq(read.data)
         base = delay(m, entry[:SIGMA_BASE_BITS], 1, name="base")[-1]
@@ -116,14 +122,14 @@ class Activation(wiring.Component):
     lower : ``In(16)``
         The lower bound, Q0.16, one cycle after ``t``.
     hold : ``In(1)``
-        Five cycles after ``t``: ``silu`` stays as it is.
+        Five cycles after ``t``: both results stay as they are.
     silu : ``Out(signed(24))``
-        ``t · σ(t)``, Q5.18.
+        ``t · σ(t)``, Q5.18. Rounded behind the last register: the receiver registers it.
     keep : ``Out(17)``
         ``(1 - lower) · (1 - σ(t))``, Q0.16.
     """
 
-    latency = Sigma.latency + 2
+    latency = Sigma.latency + 1
 
     def __init__(self, *, width: int):
         if width < T_BITS:
@@ -150,8 +156,11 @@ class Activation(wiring.Component):
         rest_now = delay(m, rest, sigma.latency - 3, name="rest")[-1]
         factor = Signal(signed(T_BITS))
         m.d.sync += factor.eq(Mux(forget, rest_now, t))
-        product = multiply(m, factor, sigma.sigma)
-        m.d.sync += self.keep.eq(rounded(product, SIGMA_FRAC))
+        product = Signal(signed(T_BITS + SIGMA_FRAC + 1))
         with m.If(~self.hold):
-            m.d.sync += self.silu.eq(rounded(product, T_FRAC + SIGMA_FRAC - STATE_FRAC))
+            m.d.sync += product.eq(factor * sigma.sigma)
+        m.d.comb += [
+            self.silu.eq(rounded([(product, 0)], T_FRAC + SIGMA_FRAC - STATE_FRAC)),
+            self.keep.eq(rounded([(product, 0)], SIGMA_FRAC)),
+        ]
         return m

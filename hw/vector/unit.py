@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The vector unit: consumes finished sums in passing, reduces what it stores, quantises it for the engine."""
+"""The vector unit: consumes sums in passing, reduces what it stores, quantises for the engine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from nomul.hw.ports import (
 from nomul.model.isa import Mode
 from nomul.model.numbers import (
     SOURCE_BITS,
-    STATE_BITS,
     T_BITS,
     T_FRAC,
     VECTOR_LANES,
@@ -47,7 +46,8 @@ _TOTAL = _OPERANDS + Scaler.latency
 _ELEMENT = _TOTAL + 1
 _FETCH = _ELEMENT - 4
 _SILU = _TOTAL + Activation.latency
-# Elements of two sums, and those that need a value from memory, enter again, so many cycles after their last sum.
+# Elements of two sums, and those that need a value from memory, enter again, so many cycles after
+# their last sum.
 _GATED_WAIT = _SILU - 1
 _OUTPUT_WAIT = 2
 
@@ -58,11 +58,12 @@ COUNT_BITS = 16
 class VectorUnit(wiring.Component):
     """Everything between two matrices.
 
-    A pass consumes one sum a cycle and lane, multiplies it with its scale, shifts, rounds, adds to the residual
-    stream or passes it through σ, all in one pipeline that never stalls; see ``docs/units/vector-unit.md``. Passes
-    are processed in order. A FORGET pass and the INPUT pass behind it, and that one and the OUTPUT pass behind it,
-    overlap when the former has at least ``OVERLAP`` outputs; else a pass begins when the one before has drained.
-    Everything equals :mod:`nomul.sim.golden` bit for bit.
+    A pass consumes one sum a cycle and lane, multiplies it with its scale, shifts, rounds, adds to
+    the residual stream or passes it through σ, all in one pipeline that never stalls; see
+    ``docs/units/vector-unit.md``. Passes are processed in order. A FORGET pass and the INPUT pass
+    behind it, and that one and the OUTPUT pass behind it, overlap when the former has at least
+    ``OVERLAP`` outputs; else a pass begins when the one before has drained. Everything equals
+    :mod:`nomul.sim.golden` bit for bit.
 
     Parameters
     ----------
@@ -90,7 +91,8 @@ class VectorUnit(wiring.Component):
     norm_a : ``Out(NormSignature())``
         Norm vectors of the reduction, and lower bounds.
     stats : ``Out(StatsLayout(lanes))``
-        Of the latest reducing pass (OUTPUT, GATED, RESIDUAL, EMBED); ``sums`` of the latest OUTPUT pass. Valid when idle.
+        Of the latest reducing pass (OUTPUT, GATED, RESIDUAL, EMBED); ``sums`` of the latest OUTPUT
+        pass. Valid when idle.
     idle : ``Out(1)``
         No pass waits or is at work.
     fresh : ``In(lanes)``
@@ -128,7 +130,13 @@ class VectorUnit(wiring.Component):
         if vocab > 1 << TOKEN_BITS:
             raise ValueError(f"vocab is {vocab}; a token has {TOKEN_BITS} bits")
         if layers * hidden > 1 << 20:
-            raise ValueError(f"layers · hidden is {layers * hidden}; a pass addresses {1 << 20} elements of state")
+            raise ValueError(
+                f"layers · hidden is {layers * hidden}; a pass addresses at most {1 << 20}"
+            )
+        # Second sums of GATED enter again in turn with new first ones; a pass that overlaps the one
+        # before reads what that one has stored by then.
+        assert _GATED_WAIT % 2 == 0
+        assert self.latency(Mode.INPUT) < OVERLAP
         self.lanes = lanes
         self.hidden = hidden
         self.intermediate = intermediate
@@ -238,7 +246,8 @@ class VectorUnit(wiring.Component):
 
         # -- entering --------------------------------------------------------------------------
 
-        # OUTPUT sums wait for silu(h), the second sums of GATED for silu of the first; then they enter again.
+        # OUTPUT sums wait for silu(h), the second sums of GATED for silu of the first; then they
+        # enter again.
         waits = Signal(_GATED_WAIT)
         again = waits[-1]
         odd = Signal()
@@ -286,7 +295,7 @@ class VectorUnit(wiring.Component):
 
         # What kind of element each stage holds, by cycles since it entered.
         enters = fire & ~aside
-        to_forget = delay(m, enters & forget, _TOTAL, name="to_forget")
+        to_forget = delay(m, enters & forget, _SILU - 1, name="to_forget")
         to_update = delay(m, enters & update, _SILU - 1, name="to_update")
         to_gate = delay(m, enters & gated, _SILU - 1, name="to_gate")
         to_store = delay(m, again | (enters & (residual | embed)), _ELEMENT, name="to_store")
@@ -344,7 +353,7 @@ class VectorUnit(wiring.Component):
             m.d.comb += scaler.shift.eq(Mux(by_pass, setup.shift, scale_shift))
 
             # 4: the residual element.
-            x_row = Signal(data.ArrayLayout(signed(SOURCE_BITS), VECTOR_LANES), name=f"x_row_{lane}")
+            x_row = Signal(vectors.read_data[lane].shape(), name=f"x_row_{lane}")
             with m.If(row_here):
                 m.d.sync += x_row.eq(vectors.read_data[lane])
             m.d.sync += scaler.base.eq(Mux(residual, x_row[place], 0))
@@ -359,7 +368,9 @@ class VectorUnit(wiring.Component):
                 activation.t.eq(scaler.total),
                 activation.forget.eq(to_forget[_TOTAL]),
                 activation.lower.eq(reduction.lower),
-                activation.hold.eq(~(to_update[_SILU - 1] | to_gate[_SILU - 1])),
+                activation.hold.eq(
+                    ~(to_forget[_SILU - 1] | to_update[_SILU - 1] | to_gate[_SILU - 1])
+                ),
             ]
             m.d.sync += [
                 element.eq(clamp(scaler.total, SOURCE_BITS)),
@@ -399,7 +410,7 @@ class VectorUnit(wiring.Component):
             recurrence.start_read.eq(~(active & output)),
             recurrence.address.eq(setup.address),
             recurrence.fresh.eq(self.fresh),
-            recurrence.forget.eq(delay(m, to_forget[_TOTAL], _SILU - 2 - _TOTAL, name="keep")[-1]),
+            recurrence.forget.eq(to_forget[_SILU - 2]),
             recurrence.update.eq(to_update[_SILU - 2]),
             recurrence.read.eq(fire & output),
             reduction.address.eq(setup.address),

@@ -9,6 +9,7 @@ import cocotb
 import numpy as np
 from cocotb.clock import Clock
 from cocotb.triggers import FallingEdge
+
 from nomul.hw.vector.argmax import ArgMax
 from nomul.hw.vector.recurrence import Recurrence
 from nomul.hw.vector.scaler import Scaler
@@ -20,7 +21,7 @@ P = parameters()
 
 
 class Feed:
-    """Drives plain ports cycle by cycle: ``inputs`` change at the falling edge, outputs are read there."""
+    """Drives plain ports cycle by cycle: at the falling edge inputs change, outputs are read."""
 
     def __init__(self, dut: Any, component: Any):
         self.dut, self.shapes = dut, {
@@ -101,12 +102,9 @@ async def activation_equals_golden(dut: Any) -> None:
         await feed.step(t=wide[at], forget=forget[at], lower=lower[max(at - 1, 0)],
                         hold=hold[done] if 0 <= done < n else 1)
         if 0 <= done < n:
-            if forget[done]:
-                assert feed.get("keep") == keep[done]
-                held = feed.get("silu") if not hold[done] else held
-            else:
-                held = values[done] if not hold[done] else held
-            assert held is None or feed.get("silu") == held
+            if not hold[done]:
+                held = ("keep", keep[done]) if forget[done] else ("silu", values[done])
+            assert held is None or feed.get(held[0]) == held[1]
 
 
 @cocotb.test(timeout_time=20, timeout_unit="ms", skip=P["unit"] != "Scaler")
@@ -126,8 +124,8 @@ async def scaler_equals_integers(dut: Any) -> None:
                 for p, s, c in zip(product, shift.tolist(), base, strict=True)]
     await feed.start(a=0, b=0, shift=0, base=0)
     for k in range(n + unit.latency - 1):
-        await feed.step(a=a[min(k, n - 1)], b=b[min(k, n - 1)], shift=shift[min(max(k - 1, 0), n - 1)],
-                        base=base[min(max(k - 3, 0), n - 1)])
+        now, one_ago, three_ago = (min(max(k - late, 0), n - 1) for late in (0, 1, 3))
+        await feed.step(a=a[now], b=b[now], shift=shift[one_ago], base=base[three_ago])
         if k >= unit.latency - 1:
             assert feed.get("total") == expected[k - unit.latency + 1]
 
