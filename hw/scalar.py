@@ -22,6 +22,7 @@ from .ports import MAXIMA, SQUARES_BITS, ScalarLayout, StatsLayout
 __all__ = ["CommandLayout", "ScalarUnit"]
 
 _REGISTER = range(isa.REGISTERS)
+_INVERSES = (isa.Recip.OPCODE, isa.Rsqrt.OPCODE)
 _EXPONENT_MAX = (1 << EXPONENT_BITS - 1) - 1
 _EXPONENT_MIN = -(1 << EXPONENT_BITS - 1)
 _GROUP = 8  # bits that normalisation looks at together
@@ -64,8 +65,9 @@ class ScalarUnit(wiring.Component):
     """Scalar registers of every lane, and the instructions that work on them, bit for bit.
 
     Commands are executed in order, one at a time, in all lanes at once. One that is taken in a cycle is complete
-    ``LATENCY`` cycles later; in that cycle the next one can be taken, and sees the result. So a Stat that is taken
-    when the statistics become valid, and a Recip of it, give the value of a register after 2 + 3 cycles.
+    ``LATENCY`` cycles later; in that cycle the next one can be taken, and sees the result (but a Recip or Rsqrt
+    right after a Recip or Rsqrt waits one cycle more). So a Stat that is taken when the statistics become valid, and
+    a Recip of it, give the value of a register after 2 + 3 cycles.
 
     .. code-block:: text
 
@@ -118,13 +120,14 @@ class ScalarUnit(wiring.Component):
         m = Module()
         offered = self.command.payload
         remaining = Signal(range(max(self.LATENCY.values()) + 1))
-        accept, finish = Signal(), Signal()
+        accept, finish, again = Signal(), Signal(), Signal()
+        op, rd = Signal.like(offered.op), Signal.like(offered.rd)
         m.d.comb += [
-            self.command.ready.eq(~remaining[1:].any()),
+            again.eq(op.matches(*_INVERSES) & offered.op.matches(*_INVERSES)),
+            self.command.ready.eq(~remaining[1:].any() & ~(finish & again)),
             accept.eq(self.command.valid & self.command.ready),
             finish.eq(remaining == 1),
         ]
-        op, rd = Signal.like(offered.op), Signal.like(offered.rd)
         written = Signal(isa.REGISTERS)
         with m.If(remaining != 0):
             m.d.sync += remaining.eq(remaining - 1)
@@ -183,26 +186,28 @@ class _Lane(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        result = Signal(ScalarLayout)
 
         # Registers: written when a command finishes; read in that cycle, they give its result.
+        result, soon = Signal(ScalarLayout), Signal(ScalarLayout)  # soon: but for inverses
         m.submodules.registers = registers = memory.Memory(
             shape=Shape.cast(ScalarLayout), depth=isa.REGISTERS, init=[]
         )
         write = registers.write_port()
         m.d.comb += [write.addr.eq(self.rd), write.data.eq(result), write.en.eq(self.finish)]
 
-        def read(register: Value, known: Value) -> Signal:
+        def read(register: Value, known: Value) -> tuple[Signal, Signal]:
             port = registers.read_port(domain="comb")
-            bypass, value = Signal(), Signal(ScalarLayout)
+            bypass, value, early = Signal(), Signal(ScalarLayout), Signal(ScalarLayout)
             m.d.comb += [
                 port.addr.eq(register),
                 bypass.eq(self.finish & (self.rd == register)),
                 value.eq(Mux(bypass, result, Mux(known, port.data, 0))),
+                early.eq(Mux(bypass, soon, Mux(known, port.data, 0))),
             ]
-            return value
+            return value, early
 
-        read_a, read_b = read(self.offered.ra, self.known_a), read(self.offered.rb, self.known_b)
+        read_a, early_a = read(self.offered.ra, self.known_a)
+        read_b, _ = read(self.offered.rb, self.known_b)
         m.d.comb += self.value.eq(read_a)
         a, b = Signal(ScalarLayout), Signal(ScalarLayout)  # b holds the constant of a Const
         is_const = self.offered.op == isa.Const.OPCODE
@@ -216,18 +221,20 @@ class _Lane(wiring.Component):
         some_a, some_b = a.mantissa[top], b.mantissa[top]
 
         results = {
-            isa.Const.OPCODE: b,
-            isa.Mul.OPCODE: self.mul(m, a, b, some_a & some_b),
-            isa.Add.OPCODE: self.add(m, a, b, some_a, some_b),
-            isa.Recip.OPCODE: self.inverse(m, read_a, a, some_a),
-            isa.Stat.OPCODE: self.normalised(m),
+            (isa.Const.OPCODE,): b,
+            (isa.Mul.OPCODE,): self.mul(m, a, b, some_a & some_b),
+            (isa.Add.OPCODE,): self.add(m, a, b, some_a, some_b),
+            (isa.Stat.OPCODE,): self.normalised(m),
+            _INVERSES: self.inverse(m, early_a, a, some_a),
         }
         selected = Signal(len(results))
         with m.If(self.accept):
-            for k, opcode in enumerate(results):
-                opcodes = [opcode, isa.Rsqrt.OPCODE] if opcode == isa.Recip.OPCODE else [opcode]
-                m.d.sync += selected[k].eq(self.offered.op.matches(*opcodes))
-        m.d.comb += result.as_value().eq(_pick(selected, [r.as_value() for r in results.values()]))
+            m.d.sync += selected.eq(Cat(self.offered.op.matches(*ops) for ops in results))
+        *others, inverse = (r.as_value() for r in results.values())
+        m.d.comb += [
+            soon.as_value().eq(_pick(selected[:-1], others)),
+            result.as_value().eq(soon.as_value() | Mux(selected[-1], inverse, 0)),
+        ]
         return m
 
     def mul(self, m: Module, a: Signal, b: Signal, some: Value) -> Signal:
@@ -288,7 +295,7 @@ class _Lane(wiring.Component):
             m.d.comb += [made.mantissa.eq(total), made.exponent.eq(exponents[2])]
         return made
 
-    def inverse(self, m: Module, read_a: Signal, a: Signal, some: Value) -> Signal:
+    def inverse(self, m: Module, early_a: Signal, a: Signal, some: Value) -> Signal:
         """0: address. 1: table. 2: slope times fraction. 3: base minus that."""
         m.submodules.table = table = memory.Memory(
             shape=unsigned(INVERSE_BASE_BITS + INVERSE_SLOPE_BITS),
@@ -297,11 +304,11 @@ class _Lane(wiring.Component):
             attrs={"ram_style": "block"},
         )
         port = table.read_port()
-        rest = read_a.mantissa[:-1]
+        rest = early_a.mantissa[:-1]
         m.d.comb += port.addr.eq(Mux(
             self.offered.op == isa.Rsqrt.OPCODE,
             # the octave is that of the power e + 17: its lowest bit is the exponent's, inverted
-            Cat(rest[INVERSE_STEP_BITS:], ~read_a.exponent[0], 1),
+            Cat(rest[INVERSE_STEP_BITS:], ~early_a.exponent[0], 1),
             Cat(rest[INVERSE_STEP_BITS - 1 :], 0),
         ))
         entry = Signal.like(port.data)
