@@ -48,8 +48,7 @@ class VectorMemory(wiring.Component):
     write_data : ``In(ArrayLayout(signed(32), lanes))``
     read_row : ``In(n)``
     read_data : ``Out(RowsLayout(lanes))``
-        One cycle after ``read_row``, straight from the block RAM: to be registered before anything
-        else.
+        Two cycles after ``read_row``.
     """
 
     def __init__(self, *, lanes: int, rows: int):
@@ -78,6 +77,6 @@ class VectorMemory(wiring.Component):
                     write.addr.eq(self.write_element[2:]),
                     write.data.eq(self.write_data[lane]),
                     read.addr.eq(self.read_row),
-                    self.read_data[lane][place].eq(read.data),
                 ]
+                m.d.sync += self.read_data[lane][place].eq(read.data)
         return m

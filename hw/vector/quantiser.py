@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import C, Cat, Module, Mux, Signal, Value, signed, unsigned
+from amaranth import C, Cat, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -61,7 +61,7 @@ class Quantiser(wiring.Component):
     blocked : ``In(1)``
         Vector memory reads another row in this cycle.
     rows_data : ``In(RowsLayout(lanes))``
-        One cycle after ``row``.
+        Two cycles after ``row``.
     """
 
     def __init__(self, *, lanes: int, bytes_per_beat: int, rows: int, row_bits: int):
@@ -164,8 +164,7 @@ class Quantiser(wiring.Component):
         inside = [
             delay(m, here.left > k, 2, name=f"inside_{k}")[-1] for k in range(VECTOR_LANES)
         ]
-        row = Signal(data.ArrayLayout(signed(SOURCE_BITS), VECTOR_LANES))
-        m.d.sync += row.eq(of_lane(self.rows_data, lanes[1]))
+        row = of_lane(self.rows_data, lanes[2])
         shift, factor = Signal(_SHIFT_BITS), Signal(MANTISSA_BITS)
         m.d.sync += [shift.eq(of_lane(shifts, lanes[3])), factor.eq(of_lane(factors, lanes[5]))]
         fine = delay(m, shift[:3], 1, name="fine")[-1]

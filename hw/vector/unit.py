@@ -322,7 +322,7 @@ class VectorUnit(wiring.Component):
             quantiser.blocked.eq(reads_row),
             quantiser.rows_data.eq(vectors.read_data),
         ]
-        row_here = delay(m, reads_row, 1, name="row_here")[-1]
+        row_here = delay(m, reads_row, 2, name="row_here")[-1]
         place = delay(m, read_place[:2], 2, name="place")[-1]
 
         # -- the pipeline of each lane ---------------------------------------------------------
@@ -354,9 +354,12 @@ class VectorUnit(wiring.Component):
 
             # 4: the residual element.
             x_row = Signal(vectors.read_data[lane].shape(), name=f"x_row_{lane}")
+            here = vectors.read_data[lane]
             with m.If(row_here):
-                m.d.sync += x_row.eq(vectors.read_data[lane])
-            m.d.sync += scaler.base.eq(Mux(residual, x_row[place], 0))
+                m.d.sync += x_row.eq(here)
+            m.d.sync += scaler.base.eq(
+                Mux(residual, Mux(place == 0, here[0], x_row[place]), 0)
+            )
 
             # 5 and 6: to σ, or saturated into memory and to the reduction.
             element = vectors.write_data[lane]
