@@ -33,10 +33,11 @@ def simulated_board(
     """The Verilated core behind its pseudo-terminal, built first if need be."""
     from nomul.hw.build.design import design_hash, design_verilog
 
+    design = design_hash(config)  # before the minutes of compiling, in which sources may change
     program = build_board(design_verilog(config), progress=say)
     with (
         BoardProcess(program) as process,
-        Board.open(process.port, design=design_hash(config)) as board,
+        Board.open(process.port, design=design) as board,
     ):
         yield board, process
 

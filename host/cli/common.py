@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from nomul.model.checkpoint import Checkpoint, read_checkpoint
-from nomul.model.core_config import CoreConfig
+from nomul.model.core_config import ENGINES, CoreConfig
 from nomul.model.errors import NomulError
 from nomul.model.fold import Model, fold
 from nomul.model.program import Image, compile_model
@@ -92,11 +92,11 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("as_json", "--json", is_flag=True, help="Print JSON.")(command)
 
 
-def core_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--engine`` and ``--bytes-per-beat`` of the generated core."""
+def core_option(command: Callable[..., Any], *, engine: str = "--engine") -> Callable[..., Any]:
+    """``--engine`` (or another name for it) and ``--bytes-per-beat`` of the generated core."""
     command = click.option(
-        "--engine", type=click.Choice(["select", "table"]), default="select", show_default=True,
-        help="Ternary engine.",
+        "engine", engine, type=click.Choice(ENGINES), default=ENGINES[0], show_default=True,
+        help="Ternary engine of the core.",
     )(command)  # fmt: skip
     return click.option(
         "--bytes-per-beat", type=click.IntRange(min=1), default=36, show_default=True,

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import click
 import numpy as np
 
 from nomul.model.errors import NomulError
+from nomul.model.files import atomic
 from nomul.sim.evaluate import (
     Engine,
     FloatEngine,
@@ -32,9 +35,12 @@ def _tokens(loaded: Loaded, text: str | None, ids: Path | None) -> np.ndarray:
         raise click.UsageError("name a TEXT file or --ids, one of the two")
     if ids is not None:
         try:
-            tokens = np.load(ids, allow_pickle=False)
-        except (OSError, ValueError) as error:
+            with ids.open("rb") as file:
+                tokens = np.load(file, allow_pickle=False)
+        except (OSError, ValueError, EOFError, BadZipFile) as error:
             raise NomulError(f"{ids}: no array of token ids can be read: {error}") from None
+        if not isinstance(tokens, np.ndarray):
+            raise NomulError(f"{ids}: is an archive of arrays; expected one array in a .npy file")
         if tokens.dtype.kind not in "iu" or tokens.ndim != 1:
             raise NomulError(f"{ids}: is {tokens.dtype} {list(tokens.shape)}; expected integers [T]")
     else:
@@ -82,7 +88,7 @@ def _engine(name: str, loaded: Loaded, engine: str, bytes_per_beat: int) -> Engi
 @click.option("--ids", type=click.Path(path_type=Path), metavar="FILE.npy", help="Token ids [T].")
 @click.option("--logits", type=click.Path(path_type=Path), metavar="FILE.npz",
               help="Write logits [T, V] of the first engine; row t follows token t.")  # fmt: skip
-@core_option
+@partial(core_option, engine="--core-engine")
 @json_option
 def eval_command(
     model: str,
@@ -103,6 +109,8 @@ def eval_command(
     names = engines.split(",")
     if len(names) > 2 or not set(names) <= set(_ENGINES) or len(set(names)) < len(names):
         raise click.UsageError(f"--engine {engines}: one or two of {', '.join(_ENGINES)}")
+    if logits is not None and not logits.parent.is_dir():
+        raise NomulError(f"{logits}: the folder {logits.parent} does not exist")
     loaded = load_any(model)
     tokens = _tokens(loaded, text, ids)
     results: dict[str, Result] = {}
@@ -115,7 +123,7 @@ def eval_command(
         results[name] = evaluate(built, parts, keep_logits=keep)
         seconds[name] = time.perf_counter() - begin
     if logits is not None:
-        with logits.open("wb") as file:
+        with atomic(logits) as file:
             np.savez(file, logits=results[names[0]].logits)
     report = _report(results, seconds)
     if as_json:

@@ -5,12 +5,20 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 import click
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+)
 
 from nomul.host.driver import Board
 from nomul.host.sampling import Sampler
@@ -21,15 +29,15 @@ from .common import compile_for, core_option, json_option, load_any, print_json
 
 
 def _tokens(
-    board: Board, prompt: list[int], count: int, sampler: Sampler, vocab: int, seed: int
+    board: Board, first: int, count: int, sampler: Sampler, vocab: int, seed: int
 ) -> Iterator[int]:
-    """Generated tokens, by the core's arg-max or chosen from its logits."""
+    """Tokens after a prompt that has been fed, by the core's arg-max or chosen from its logits."""
     if sampler.greedy:
-        yield from board.generate(prompt, count)
+        yield first
+        if count > 1:
+            yield from board.generate([first], count - 1, reset=False)
         return
     rng = np.random.default_rng(seed)
-    for _ in board.force(prompt):
-        pass
     for number in range(count):
         token = sampler.choose(board.logits(vocab) * logit_scale(board), rng)
         yield token
@@ -76,30 +84,38 @@ def run_command(
     image, config = compile_for(loaded.model, engine=engine, bytes_per_beat=bytes_per_beat)
     console = Console(stderr=True, highlight=False)
     quiet = as_json or not console.is_terminal
-    bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), DownloadColumn(),
-        console=console, transient=True, disable=quiet,
-    )  # fmt: skip
-    with bar:
-        task = bar.add_task("loading the model", total=None)
 
-        def progress(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
+    @contextmanager
+    def bar(task: str, amount: ProgressColumn) -> Iterator[Callable[[int, int], None]]:
+        with Progress(
+            TextColumn("{task.description}"), BarColumn(), amount,
+            console=console, transient=True, disable=quiet,
+        ) as shown:  # fmt: skip
+            number = shown.add_task(task, total=None)
+            yield lambda done, total: shown.update(number, completed=done, total=total)
 
-        def say(line: str) -> None:
-            console.print(line, markup=False)
+    def say(line: str) -> None:
+        console.print(line, markup=False)
 
-        opened = open_board(board_name, image, config, say=say, progress=progress)
-        board, process = opened.__enter__()
-    try:
+    with ExitStack() as stack:
+        with bar("loading the model", DownloadColumn()) as progress:
+            board, process = stack.enter_context(
+                open_board(board_name, image, config, say=say, progress=progress)
+            )
         clock = board.identity.clock_hz
-        decoder = coder.decoder()
         before = process.statistics() if process else None
         begin = time.perf_counter()
+        first = 0
+        with bar("reading the prompt", MofNCompleteColumn()) as progress:
+            for number, first in enumerate(board.force(ids), 1):
+                progress(number, len(ids))
+        cycles = counters(board)["token_cycles"]  # every token takes as many
+        decoder = coder.decoder()
+        shown = "".join(map(decoder.feed, ids[1:]))
         out: list[int] = []
         if not as_json:
-            click.echo(prompt, nl=False)
-        for token in _tokens(board, ids, tokens, sampler, vocab, seed):
+            click.echo(shown, nl=False)
+        for token in _tokens(board, first, tokens, sampler, vocab, seed):
             if token == BEGIN:
                 break  # the model ends the document
             out.append(token)
@@ -117,7 +133,6 @@ def run_command(
             "board": board_name,
             "tokens_per_second": round((len(ids) + len(out)) / seconds, 1),
         }
-        cycles = counters(board)["token_cycles"]
         report["cycles_per_token"] = cycles
         report["clock_hz"] = clock
         if process is not None and before is not None:
@@ -127,8 +142,6 @@ def run_command(
                 simulated / max(after["seconds"] - before["seconds"], 1e-9)
             )
             report["modelled_tokens_per_second_at_clock"] = round(clock / cycles)
-    finally:
-        opened.__exit__(None, None, None)
     if as_json:
         print_json(report)
         return

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The shipped model on the simulated board, driven through its link, against the golden model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from nomul.host.cli.board import counters, logit_scale, simulated_board
+from nomul.host.cli.common import compile_for, load_any
+from nomul.host.driver import Board, BoardError
+from nomul.model.checkpoint import random_checkpoint
+from nomul.model.core_config import CoreConfig
+from nomul.model.counters import EXPOSED
+from nomul.model.fold import fold
+from nomul.model.geometry import Geometry
+from nomul.model.image import regions
+from nomul.model.program import Image
+from nomul.model.protocol import Status
+from nomul.model.tokenizer import BEGIN
+from nomul.sim.board import BoardProcess
+from nomul.sim.golden import Golden
+
+TOKENS = 256
+PROMPTS = (b"def read_lines(path):", b"import os\nclass \xff")
+
+
+@pytest.fixture(scope="module")
+def built() -> tuple[Image, CoreConfig]:
+    return compile_for(load_any(None).model, engine="select", bytes_per_beat=36)
+
+
+@pytest.fixture(scope="module")
+def process(built: tuple[Image, CoreConfig]) -> Iterator[BoardProcess]:
+    with simulated_board(built[1]) as (_, process):
+        yield process
+
+
+@pytest.fixture(scope="module")
+def parts(built: tuple[Image, CoreConfig]) -> dict[int, bytes]:
+    return regions(built[0], built[1].weight_beats)
+
+
+@pytest.fixture
+def board(process: BoardProcess, parts: dict[int, bytes]) -> Iterator[Board]:
+    """A session of its own for each test, and the model in memory."""
+    with Board.open(process.port) as board:
+        board.load(parts)
+        yield board
+
+
+@pytest.fixture
+def golden(built: tuple[Image, CoreConfig]) -> Golden:
+    return Golden(built[0])
+
+
+def continued(golden: Golden, prompt: bytes, count: int) -> list[int]:
+    """What golden generates after a prompt, all of it fed but the last."""
+    golden.reset()
+    token, out = 0, []
+    for given in (BEGIN, *prompt):
+        token = int(golden.step(given)[0])
+    for _ in range(count - 1):
+        out.append(token)
+        token = int(golden.step(token)[0])
+    return [*out, token]
+
+
+def same_logits(board: Board, golden: Golden) -> None:
+    vocab = golden.image.geometry.vocab
+    np.testing.assert_array_equal(board.logits(vocab), golden.logits[0])
+    assert logit_scale(board) == golden.logit_scale[0]
+
+
+def test_many_tokens(board: Board, golden: Golden):
+    found = list(board.generate([BEGIN, *PROMPTS[0]], TOKENS))
+    assert found == continued(golden, PROMPTS[0], TOKENS)
+    same_logits(board, golden)
+    assert len(set(found)) > 8  # text, not a stuck token
+
+
+def test_two_prompts_in_a_row(board: Board, golden: Golden):
+    for prompt in (*PROMPTS, PROMPTS[0]):
+        assert list(board.generate([BEGIN, *prompt], 12)) == continued(golden, prompt, 12)
+        same_logits(board, golden)
+
+
+def test_cycles(board: Board, built: tuple[Image, CoreConfig]):
+    seen = set()
+    for token in (BEGIN, 100, 255):
+        board.step(token, reset=token == BEGIN)
+        found = counters(board)
+        assert found["token_cycles"] == found["beats"] + sum(found[c.name.lower()] for c in EXPOSED)
+        assert found["error"] == 0
+        seen.add(found["token_cycles"])
+    assert len(seen) == 1
+    assert found["beats"] == len(built[0].weights)
+
+
+def test_an_aborted_job(board: Board, golden: Golden):
+    tokens = board.generate([BEGIN, *PROMPTS[0]], 1000)
+    next(tokens)
+    tokens.close()
+    with pytest.raises(BoardError, match=r"^board: refused JOB: its state is gone") as error:
+        board.step(1)
+    assert error.value.status == Status.STATE
+    assert list(board.generate([BEGIN, *PROMPTS[1]], 3)) == continued(golden, PROMPTS[1], 3)
+
+
+def test_a_reset_in_mid_token(
+    board: Board, process: BoardProcess, parts: dict[int, bytes], golden: Golden
+):
+    tokens = board.generate([BEGIN, *PROMPTS[0]], 1000)
+    next(tokens)
+    process.reset()
+    with pytest.raises(BoardError, match=r"^board: it was reset, or another host opened it"):
+        list(tokens)
+    board.close()
+    with Board.open(process.port) as again:
+        again.load(parts)
+        assert list(again.generate([BEGIN, *PROMPTS[1]], 6)) == continued(golden, PROMPTS[1], 6)
+        same_logits(again, golden)
+
+
+def test_one_board_runs_smaller_models_too(process: BoardProcess):
+    model = fold(random_checkpoint(Geometry(hidden=37, intermediate=200, layers=2, vocab=19), 4))
+    image, config = compile_for(model, engine="select", bytes_per_beat=36)
+    assert config == CoreConfig()
+    golden, ids = Golden(image), [3, 1, 18, 0, 7]
+    with Board.open(process.port) as board:
+        board.load(regions(image, config.weight_beats))
+        assert list(board.force(ids)) == [int(golden.step(token)[0]) for token in ids]
+        same_logits(board, golden)

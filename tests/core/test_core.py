@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole core in simulation: tokens, logits and counters, bit for bit."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from core_socket import CoreSocket
+
+from nomul.hw.core import Core
+from nomul.model.core_config import CoreConfig
+from nomul.model.errors import NomulError
+from nomul.sim.harness import run
+
+EVEN = {"hidden": 20, "intermediate": 28, "layers": 2, "vocab": 7}
+ODD = {"hidden": 37, "intermediate": 50, "layers": 1, "vocab": 19}  # several chunks, several tiles
+ONES = {"hidden": 1, "intermediate": 1, "layers": 1, "vocab": 2}
+
+#: One core for all of them: it holds models of any size up to its own.
+CORE = {
+    "bytes_per_beat": 4, "tile_outputs": 16, "hidden": 37, "intermediate": 50, "layers": 2,
+    "vocab": 19, "weight_beats": 1024, "norm_words": 256, "embedding_bytes": 1024,
+    "program_words": 256,
+}  # fmt: skip
+#: The smallest there is.
+LEAST = {
+    "bytes_per_beat": 4, "tile_outputs": 2, "weight_beats": 16, "norm_words": 32,
+    "embedding_bytes": 8, "program_words": 128, **ONES,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "models"),
+    [
+        ({**CORE, "engine": "select"}, [EVEN, ODD, ONES]),
+        ({**CORE, "engine": "table"}, [EVEN, ODD, ONES]),
+        ({**LEAST, "engine": "select"}, [ONES]),
+    ],
+    ids=["select", "table", "least"],
+)
+def test_core(config, models):
+    core = CoreSocket(config=CoreConfig(**config))
+    run(core, "core_tb", name="core", parameters={"config": config, "models": models})
+
+
+def test_one_lane():
+    with pytest.raises(NomulError, match=re.escape("lanes is 2; a whole core has one lane so far")):
+        Core(config=CoreConfig(lanes=2))
