@@ -31,17 +31,18 @@ LEAST = {
 
 
 @pytest.mark.parametrize(
-    ("config", "models"),
+    ("config", "models", "tests"),
     [
-        ({**CORE, "engine": "select"}, [EVEN, ODD, ONES]),
-        ({**CORE, "engine": "table"}, [EVEN, ODD, ONES]),
-        ({**LEAST, "engine": "select"}, [ONES]),
+        ({**CORE, "engine": "select"}, [EVEN, ODD, ONES], None),
+        ({**CORE, "engine": "table"}, [EVEN, ODD], "equals_golden"),
+        ({**LEAST, "engine": "select"}, [ONES], None),
     ],
     ids=["select", "table", "least"],
 )
-def test_core(config, models):
+def test_core(config, models, tests):
     core = CoreSocket(config=CoreConfig(**config))
-    run(core, "core_tb", name="core", parameters={"config": config, "models": models})
+    parameters = {"config": config, "models": models}
+    run(core, "core_tb", name="core", parameters=parameters, tests=tests)
 
 
 def test_one_lane():
