@@ -89,7 +89,7 @@ class Recipe:
     layers: int = 3
     batch: int = 256
     window: int = 512
-    seconds: float = 480.0
+    seconds: float = 460.0
     steps: int = 0
     lr: float = 8e-3
     lr_embedding: float = 8e-3
@@ -110,7 +110,7 @@ class Recipe:
     restart: float = 0.1
     ema: float = 0.998
     spread: float = 0.05
-    evaluations: int = 20
+    evaluations: int = 16
     seed: int = 1
 
     def __post_init__(self) -> None:
