@@ -64,10 +64,10 @@ def _pick(one_hot: Value, choices: list[Value]) -> Value:
 class ScalarUnit(wiring.Component):
     """Scalar registers of every lane, and the instructions that work on them, bit for bit.
 
-    Commands are executed in order, one at a time, in all lanes at once. One that is taken in a cycle is complete
-    ``LATENCY`` cycles later; in that cycle the next one can be taken, and sees the result (but a Recip or Rsqrt
-    right after a Recip or Rsqrt waits one cycle more). So a Stat that is taken when the statistics become valid, and
-    a Recip of it, give the value of a register after 2 + 3 cycles.
+    Commands are executed in order, one at a time, in all lanes at once. One that is taken in a cycle
+    is complete ``LATENCY`` cycles later; in that cycle the next one can be taken, and sees the
+    result. So a Stat that is taken when the statistics become valid, and a Recip of it, give the
+    value of a register after 2 + 4 cycles.
 
     .. code-block:: text
 
@@ -101,8 +101,8 @@ class ScalarUnit(wiring.Component):
         isa.Mul.OPCODE: 3,
         isa.Stat.OPCODE: 2,
         isa.Add.OPCODE: 4,
-        isa.Recip.OPCODE: 3,
-        isa.Rsqrt.OPCODE: 3,
+        isa.Recip.OPCODE: 4,
+        isa.Rsqrt.OPCODE: 4,
     }
 
     def __init__(self, *, lanes: int):
@@ -120,11 +120,10 @@ class ScalarUnit(wiring.Component):
         m = Module()
         offered = self.command.payload
         remaining = Signal(range(max(self.LATENCY.values()) + 1))
-        accept, finish, again = Signal(), Signal(), Signal()
+        accept, finish = Signal(), Signal()
         op, rd = Signal.like(offered.op), Signal.like(offered.rd)
         m.d.comb += [
-            again.eq(op.matches(*_INVERSES) & offered.op.matches(*_INVERSES)),
-            self.command.ready.eq(~remaining[1:].any() & ~(finish & again)),
+            self.command.ready.eq(~remaining[1:].any()),
             accept.eq(self.command.valid & self.command.ready),
             finish.eq(remaining == 1),
         ]
@@ -188,26 +187,24 @@ class _Lane(wiring.Component):
         m = Module()
 
         # Registers: written when a command finishes; read in that cycle, they give its result.
-        result, soon = Signal(ScalarLayout), Signal(ScalarLayout)  # soon: but for inverses
+        result = Signal(ScalarLayout)
         m.submodules.registers = registers = memory.Memory(
             shape=Shape.cast(ScalarLayout), depth=isa.REGISTERS, init=[]
         )
         write = registers.write_port()
         m.d.comb += [write.addr.eq(self.rd), write.data.eq(result), write.en.eq(self.finish)]
 
-        def read(register: Value, known: Value) -> tuple[Signal, Signal]:
+        def read(register: Value, known: Value) -> Signal:
             port = registers.read_port(domain="comb")
-            bypass, value, early = Signal(), Signal(ScalarLayout), Signal(ScalarLayout)
+            bypass, value = Signal(), Signal(ScalarLayout)
             m.d.comb += [
                 port.addr.eq(register),
                 bypass.eq(self.finish & (self.rd == register)),
                 value.eq(Mux(bypass, result, Mux(known, port.data, 0))),
-                early.eq(Mux(bypass, soon, Mux(known, port.data, 0))),
             ]
-            return value, early
+            return value
 
-        read_a, early_a = read(self.offered.ra, self.known_a)
-        read_b, _ = read(self.offered.rb, self.known_b)
+        read_a, read_b = read(self.offered.ra, self.known_a), read(self.offered.rb, self.known_b)
         m.d.comb += self.value.eq(read_a)
         a, b = Signal(ScalarLayout), Signal(ScalarLayout)  # b holds the constant of a Const
         is_const = self.offered.op == isa.Const.OPCODE
@@ -225,16 +222,12 @@ class _Lane(wiring.Component):
             (isa.Mul.OPCODE,): self.mul(m, a, b, some_a & some_b),
             (isa.Add.OPCODE,): self.add(m, a, b, some_a, some_b),
             (isa.Stat.OPCODE,): self.normalised(m),
-            _INVERSES: self.inverse(m, early_a, a, some_a),
+            _INVERSES: self.inverse(m, a, some_a),
         }
         selected = Signal(len(results))
         with m.If(self.accept):
             m.d.sync += selected.eq(Cat(self.offered.op.matches(*ops) for ops in results))
-        *others, inverse = (r.as_value() for r in results.values())
-        m.d.comb += [
-            soon.as_value().eq(_pick(selected[:-1], others)),
-            result.as_value().eq(soon.as_value() | Mux(selected[-1], inverse, 0)),
-        ]
+        m.d.comb += result.as_value().eq(_pick(selected, [r.as_value() for r in results.values()]))
         return m
 
     def mul(self, m: Module, a: Signal, b: Signal, some: Value) -> Signal:
@@ -295,8 +288,8 @@ class _Lane(wiring.Component):
             m.d.comb += [made.mantissa.eq(total), made.exponent.eq(exponents[2])]
         return made
 
-    def inverse(self, m: Module, early_a: Signal, a: Signal, some: Value) -> Signal:
-        """0: address. 1: table. 2: slope times fraction. 3: base minus that."""
+    def inverse(self, m: Module, a: Signal, some: Value) -> Signal:
+        """1: address. 2: table. 3: slope times fraction. 4: base minus that."""
         m.submodules.table = table = memory.Memory(
             shape=unsigned(INVERSE_BASE_BITS + INVERSE_SLOPE_BITS),
             depth=len(INVERSE_TABLE),
@@ -304,16 +297,16 @@ class _Lane(wiring.Component):
             attrs={"ram_style": "block"},
         )
         port = table.read_port()
-        rest = early_a.mantissa[:-1]
+        is_root = self.op == isa.Rsqrt.OPCODE
+        rest = a.mantissa[:-1]
         m.d.comb += port.addr.eq(Mux(
-            self.offered.op == isa.Rsqrt.OPCODE,
+            is_root,
             # the octave is that of the power e + 17: its lowest bit is the exponent's, inverted
-            Cat(rest[INVERSE_STEP_BITS:], ~early_a.exponent[0], 1),
+            Cat(rest[INVERSE_STEP_BITS:], ~a.exponent[0], 1),
             Cat(rest[INVERSE_STEP_BITS - 1 :], 0),
         ))
-        entry = Signal.like(port.data)
+        entry = Signal.like(port.data, reset_less=True)  # the block RAM's own register
         fraction = Signal(INVERSE_STEP_BITS)
-        is_root = self.op == isa.Rsqrt.OPCODE
         base = Signal(INVERSE_BASE_BITS)
         product = Signal(INVERSE_SLOPE_BITS + INVERSE_STEP_BITS)
         exponent = Signal(signed(EXPONENT_BITS + 1))
