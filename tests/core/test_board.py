@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from nomul.host.cli.board import counters, logit_scale, simulated_board
+from nomul.host.cli.board import counters, logit_scale
 from nomul.host.cli.common import compile_for, load_any
 from nomul.host.driver import Board, BoardError
+from nomul.hw.build.design import design_verilog
 from nomul.model.checkpoint import random_checkpoint
 from nomul.model.core_config import CoreConfig
 from nomul.model.counters import EXPOSED
@@ -20,7 +22,7 @@ from nomul.model.image import regions
 from nomul.model.program import Image
 from nomul.model.protocol import Status
 from nomul.model.tokenizer import BEGIN
-from nomul.sim.board import BoardProcess
+from nomul.sim.board import BoardProcess, build_board
 from nomul.sim.golden import Golden
 
 TOKENS = 256
@@ -33,21 +35,23 @@ def built() -> tuple[Image, CoreConfig]:
 
 
 @pytest.fixture(scope="module")
-def process(built: tuple[Image, CoreConfig]) -> Iterator[BoardProcess]:
-    with simulated_board(built[1]) as (_, process):
-        yield process
+def program(built: tuple[Image, CoreConfig]) -> Path:
+    return build_board(design_verilog(built[1]))
 
 
 @pytest.fixture(scope="module")
-def parts(built: tuple[Image, CoreConfig]) -> dict[int, bytes]:
-    return regions(built[0], built[1].weight_beats)
+def process(program: Path, built: tuple[Image, CoreConfig]) -> Iterator[BoardProcess]:
+    """A board that holds the model."""
+    with BoardProcess(program) as process:
+        with Board.open(process.port) as board:
+            board.load(regions(built[0], built[1].weight_beats))
+        yield process
 
 
 @pytest.fixture
-def board(process: BoardProcess, parts: dict[int, bytes]) -> Iterator[Board]:
-    """A session of its own for each test, and the model in memory."""
+def board(process: BoardProcess) -> Iterator[Board]:
+    """A session of its own for each test."""
     with Board.open(process.port) as board:
-        board.load(parts)
         yield board
 
 
@@ -109,9 +113,7 @@ def test_an_aborted_job(board: Board, golden: Golden):
     assert list(board.generate([BEGIN, *PROMPTS[1]], 3)) == continued(golden, PROMPTS[1], 3)
 
 
-def test_a_reset_in_mid_token(
-    board: Board, process: BoardProcess, parts: dict[int, bytes], golden: Golden
-):
+def test_a_reset_in_mid_token(board: Board, process: BoardProcess, golden: Golden):
     tokens = board.generate([BEGIN, *PROMPTS[0]], 1000)
     next(tokens)
     process.reset()
@@ -119,17 +121,16 @@ def test_a_reset_in_mid_token(
         list(tokens)
     board.close()
     with Board.open(process.port) as again:
-        again.load(parts)
         assert list(again.generate([BEGIN, *PROMPTS[1]], 6)) == continued(golden, PROMPTS[1], 6)
         same_logits(again, golden)
 
 
-def test_one_board_runs_smaller_models_too(process: BoardProcess):
+def test_one_board_runs_smaller_models_too(program: Path):
     model = fold(random_checkpoint(Geometry(hidden=37, intermediate=200, layers=2, vocab=19), 4))
     image, config = compile_for(model, engine="select", bytes_per_beat=36)
     assert config == CoreConfig()
     golden, ids = Golden(image), [3, 1, 18, 0, 7]
-    with Board.open(process.port) as board:
+    with BoardProcess(program) as process, Board.open(process.port) as board:
         board.load(regions(image, config.weight_beats))
         assert list(board.force(ids)) == [int(golden.step(token)[0]) for token in ids]
         same_logits(board, golden)

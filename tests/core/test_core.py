@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 # SPDX-License-Identifier: Apache-2.0
 """The whole core in simulation: tokens, logits and counters, bit for bit."""
 
