@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import Protocol
 
 import serial
@@ -101,4 +102,5 @@ class SerialTransport:
 
 
 def _reason(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)).lower()
+    code = error.errno if isinstance(error, OSError) else None
+    return (os.strerror(code) if code else str(error)).lower()

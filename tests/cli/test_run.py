@@ -26,14 +26,16 @@ from nomul.sim.golden import Golden
 PROMPT = "def read_lines(path):"
 
 
-def golden_text(prompt: bytes, count: int) -> str:
-    golden = Golden(compile_for(load_any(None).model, engine="select", bytes_per_beat=36)[0])
+def golden_text(prompt: bytes, count: int, model: Path | None = None) -> str:
+    loaded = load_any(None if model is None else str(model))
+    golden = Golden(compile_for(loaded.model, engine="select", bytes_per_beat=36)[0])
     token, out = 0, []
     for given in (BEGIN, *prompt):
         token = int(golden.step(given)[0])
     for _ in range(count):
         out.append(token)
         token = int(golden.step(token)[0])
+    assert BEGIN not in out  # there the text would end
     return ByteTokenizer().decode(out)
 
 
@@ -47,19 +49,19 @@ def test_greedy(nomul: Nomul):
     )  # fmt: skip
 
 
-def test_json(nomul: Nomul):
-    found = nomul("run", PROMPT, "--tokens", 5, "--json").json
-    assert found["text"] == golden_text(PROMPT.encode(), 5)
+def test_json(nomul: Nomul, tiny: Path):
+    found = nomul("run", PROMPT, "--model", tiny, "--tokens", 5, "--json").json
+    assert found["text"] == golden_text(PROMPT.encode(), 5, tiny)
     assert (found["tokens"], found["prompt_tokens"]) == (5, 1 + len(PROMPT))
     assert found["modelled_tokens_per_second_at_clock"] == round(
         found["clock_hz"] / found["cycles_per_token"]
     )
 
 
-def test_sampled(nomul: Nomul):
+def test_sampled(nomul: Nomul, tiny: Path):
     def text(*options: object) -> str:
         options = ("--temperature", 1.5, "--top-k", 40, "--top-p", 0.95, *options)
-        shown = nomul("run", "import ", "--tokens", 12, *options, "--json")
+        shown = nomul("run", "import ", "--model", tiny, "--tokens", 12, *options, "--json")
         assert shown.status == 0, shown.err
         return shown.json["text"]
 
@@ -67,18 +69,19 @@ def test_sampled(nomul: Nomul):
     assert text("--seed", 7) != text("--seed", 8)
 
 
-def test_the_largest_logit_is_the_greedy_choice(nomul: Nomul):
-    options = ("--temperature", 0.7, "--top-k", 1, "--tokens", 6, "--json")
-    assert nomul("run", PROMPT, *options).json["text"] == golden_text(PROMPT.encode(), 6)
+def test_the_largest_logit_is_the_greedy_choice(nomul: Nomul, tiny: Path):
+    options = ("--model", tiny, "--temperature", 0.7, "--top-k", 1, "--tokens", 6, "--json")
+    found = nomul("run", PROMPT, *options).json
+    assert found["text"] == golden_text(PROMPT.encode(), 6, tiny)
 
 
-def test_lone_bytes(nomul: Nomul):
-    prompt = os.fsdecode(b"# caf\xe9 \xff\xc3")  # the last is half a character
-    shown = nomul("run", prompt, "--tokens", 3)
+def test_lone_bytes(nomul: Nomul, tiny: Path):
+    raw = b"# caf\xe9 \xff\xc3"  # the last is half a character
+    shown = nomul("run", os.fsdecode(raw), "--model", tiny, "--tokens", 3)
     assert shown.status == 0, shown.err
     assert shown.out.startswith("# caf\N{REPLACEMENT CHARACTER} \N{REPLACEMENT CHARACTER}")
-    found = nomul("run", prompt, "--tokens", 3, "--json").json
-    assert found["text"] == golden_text(b"# caf\xe9 \xff\xc3", 3)
+    found = nomul("run", os.fsdecode(raw), "--model", tiny, "--tokens", 3, "--json").json
+    assert found["text"] == golden_text(raw, 3, tiny)
 
 
 @pytest.mark.parametrize(
@@ -129,18 +132,17 @@ def test_a_missing_compiler(nomul: Nomul, monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 @pytest.fixture
-def running(request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[bytes]]:
-    """``nomul run`` on a long job, its first output already there."""
-    prompt, seen = request.param
+def running(tiny: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """``nomul run`` on a long job, its first tokens already there."""
     code = "from nomul.host.cli import main; main()"
     process = subprocess.Popen(
-        [sys.executable, "-c", code, "run", prompt, "--tokens", "100000"],
+        [sys.executable, "-c", code, "run", PROMPT, "--model", str(tiny), "--tokens", "100000"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
     )  # fmt: skip
     try:
         assert process.stdout is not None
         got = b""
-        while len(got) < seen:
+        while len(got) < len(PROMPT) + 3:
             chunk = process.stdout.read(64)
             assert chunk, process.stderr.read()
             got += chunk
@@ -154,7 +156,6 @@ def children(pid: int) -> list[int]:
     return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-@pytest.mark.parametrize("running", [(PROMPT, len(PROMPT) + 3)], indirect=True)
 def test_a_board_that_dies(running: subprocess.Popen[bytes]):
     (board,) = children(running.pid)
     begin = time.monotonic()
@@ -166,7 +167,6 @@ def test_a_board_that_dies(running: subprocess.Popen[bytes]):
     assert re.match(r"nomul: (/dev/pts/\d+: the board is gone|simulated board: it has ended)", line)
 
 
-@pytest.mark.parametrize("running", [(PROMPT, len(PROMPT) + 3)], indirect=True)
 def test_an_interrupt(running: subprocess.Popen[bytes]):
     (board,) = children(running.pid)
     running.send_signal(signal.SIGINT)
