@@ -49,11 +49,11 @@ def verilog_command(
     loaded = load_any(model)
     image, config = compile_for(loaded.model, engine=engine, bytes_per_beat=bytes_per_beat)
     config = replace(config, lanes=lanes)
+    source = design_verilog(config)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise NomulError(f"{output}: {error.strerror}; name a folder that can be made") from None
-    source = design_verilog(config)
     (output / "top.v").write_text(source)
     placed, blob = [], bytearray()
     for address, data in regions(image, config.weight_beats).items():
