@@ -107,8 +107,9 @@ def run_command(
         begin = time.perf_counter()
         first = 0
         with bar("reading the prompt", MofNCompleteColumn()) as progress:
-            for number, first in enumerate(board.force(ids), 1):
+            for number, token in enumerate(board.force(ids), 1):
                 progress(number, len(ids))
+                first = token
         cycles = counters(board)["token_cycles"]  # every token takes as many
         decoder = coder.decoder()
         shown = "".join(map(decoder.feed, ids[1:]))
