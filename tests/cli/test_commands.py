@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 from pathlib import Path
 
 import click
@@ -320,6 +321,23 @@ def test_sim_lists_its_units(nomul: Nomul):
     units = nomul("sim", "--list", "--json").json
     assert {"core", "engine", "link", "memory", "scalar", "sequencer", "vector"} <= set(units)
     assert nomul("sim", "--list").out.split() == units
+
+
+@pytest.mark.parametrize("passes", [True, False])
+def test_sim_runs_the_tests_of_a_unit(nomul: Nomul, monkeypatch: pytest.MonkeyPatch, passes: bool):
+    ran: list[list[str]] = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        ran.append(command)
+        return subprocess.CompletedProcess(command, int(not passes), "1 test\n", "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    shown = nomul("sim", "harness", "--json")
+    assert shown.status == int(not passes)
+    assert shown.json == {"unit": "harness", "passed": passes, "summary": ["1 test"]}
+    assert ran[0][-1] == str(TESTS / "harness/test_harness.py")
+    assert nomul("sim").status == int(not passes)
+    assert {str(TESTS / "core/test_core.py"), ran[0][-1]} < set(ran[1])
 
 
 def test_report_of_given_figures(capsys: pytest.CaptureFixture[str]):
