@@ -67,7 +67,7 @@ class Synthesis:
     @property
     def fmax_median_mhz(self) -> float:
         """Median clock over the seeds."""
-        return statistics.median(self.fmax_mhz)
+        return round(statistics.median(self.fmax_mhz), 2)
 
     def as_dict(self) -> dict[str, object]:
         """For JSON: the fields and the median."""
