@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from amaranth.hdl import Module, ResetInserter
 from amaranth.lib import wiring
 from amaranth.lib.wiring import connect, flipped
@@ -22,8 +24,10 @@ from .memory import (
     LogitsMemory,
     NormMemory,
     ProgramMemory,
+    Slice,
     WeightMemory,
 )
+from .ports import ActsLayout
 from .sequencer import Sequencer
 from .vector import VectorUnit
 
@@ -103,7 +107,7 @@ class Core(wiring.Component):
         sequencer, engine, vector = self.sequencer, self.engine, self.vector
         program, weights, norms = self.program, self.weights, self.norms
         embeddings, logits, counters = self.embeddings, self.logits, self.counters
-        memories = {
+        memories: dict[Region, Any] = {
             Region.PROGRAM: program,
             Region.WEIGHTS: weights,
             Region.NORMS: norms,
@@ -133,7 +137,9 @@ class Core(wiring.Component):
         connect(m, sequencer.row_o, embeddings.request)
         connect(m, embeddings.rows, vector.rows)
         connect(m, weights.o, engine.weights)
-        connect(m, vector.acts, engine.acts)
+        m.submodules.acts = acts = ResetInserter(sequencer.flush)(Slice(shape=ActsLayout))
+        connect(m, vector.acts, acts.i)
+        connect(m, acts.o, engine.acts)
         connect(m, engine.sums, vector.sums)
         connect(m, vector.norm_a, norms.a)
         connect(m, vector.norm_b, norms.b)

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from amaranth.hdl import Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+
 from nomul.model.protocol import REGION_SHIFT
 
 from .core_ports import BusSignature
@@ -21,9 +24,9 @@ _SCALE_BYTES = 2
 class EmbeddingMemory(wiring.Component):
     """Embeddings, and rows of them as a stream.
 
-    The row of a token begins at byte ``token · stride``: two bytes of scale (unsigned, little endian), then
-    elements of one signed byte. Lanes are read in turns, so a row element comes every ``L`` cycles. Elements from
-    beyond the memory are undefined.
+    The row of a token begins at byte ``token · stride``: two bytes of scale (unsigned, little
+    endian), then elements of one signed byte. Lanes are read in turns, so a row element comes every
+    ``L`` cycles. Elements from beyond the memory are undefined.
 
     Parameters
     ----------
@@ -48,11 +51,13 @@ class EmbeddingMemory(wiring.Component):
             raise ValueError(f"EmbeddingMemory: size is {size}; a region holds 2^{REGION_SHIFT}")
         self.size = size
         self.lanes = lanes
-        super().__init__({
-            "request": In(stream.Signature(RowRequestLayout(lanes))),
-            "rows": Out(stream.Signature(RowLayout(lanes))),
-            "bus": Out(BusSignature()),
-        })
+        super().__init__(
+            {
+                "request": In(stream.Signature(RowRequestLayout(lanes))),
+                "rows": Out(stream.Signature(RowLayout(lanes))),
+                "bus": Out(BusSignature()),
+            }
+        )
 
     def cycles(self, elements: int) -> int:
         """Cycles from a request taken to the last element offered, without stalls."""
@@ -83,16 +88,20 @@ class EmbeddingMemory(wiring.Component):
         lane = Signal(range(max(2, self.lanes)))
         last_lane = lane == self.lanes - 1
         m.d.comb += [
-            self.request.ready.eq(left == 0), accept.eq(self.request.valid & self.request.ready),
+            self.request.ready.eq(left == 0),
+            accept.eq(self.request.valid & self.request.ready),
             reading.eq(rest != 0),
         ]
         with m.If(go):
-            m.d.sync += [b.eq(a) for a, b in zip(tags, tags[1:], strict=False)]
+            m.d.sync += [b.eq(a) for a, b in pairwise(tags)]
             m.d.sync += tags[0].valid.eq(reading)
         with m.If(go & reading):
             m.d.sync += [
-                at.eq(pointers[lane]), pointers[lane].eq(pointers[lane] + 1),
-                tags[0].low.eq(to_low), tags[0].high.eq(to_high), tags[0].lane.eq(lane),
+                at.eq(pointers[lane]),
+                pointers[lane].eq(pointers[lane] + 1),
+                tags[0].low.eq(to_low),
+                tags[0].high.eq(to_high),
+                tags[0].lane.eq(lane),
                 lane.eq(Mux(last_lane, 0, lane + 1)),
             ]
             with m.If(last_lane):
@@ -101,9 +110,15 @@ class EmbeddingMemory(wiring.Component):
             m.d.sync += [at.eq(offset), tags[0].valid.eq(0)]
         with m.If(accept):
             m.d.sync += [
-                left.eq(asked.elements), rest.eq(asked.elements + _SCALE_BYTES),
-                to_low.eq(1), to_high.eq(0), lane.eq(0),
-                *(p.eq(token * asked.stride) for p, token in zip(pointers, asked.token, strict=True)),
+                left.eq(asked.elements),
+                rest.eq(asked.elements + _SCALE_BYTES),
+                to_low.eq(1),
+                to_high.eq(0),
+                lane.eq(0),
+                *(
+                    p.eq(token * asked.stride)
+                    for p, token in zip(pointers, asked.token, strict=True)
+                ),
             ]
         with m.Elif(self.rows.valid & self.rows.ready):
             m.d.sync += left.eq(left - 1)
@@ -112,19 +127,24 @@ class EmbeddingMemory(wiring.Component):
         writing, write_data = Signal(), Signal(8)
         write_at = Signal.like(at)
         m.d.sync += [
-            writing.eq(self.bus.write & valid), write_at.eq(offset),
+            writing.eq(self.bus.write & valid),
+            write_at.eq(offset),
             write_data.eq(self.bus.write_data),
         ]
         depth = 1 << _BANK_BITS
         banks = []
         for base in range(0, self.size, depth):
             number = base >> _BANK_BITS
-            ram = block_ram(m, f"bank{number}", shape=unsigned(8), depth=min(depth, self.size - base))
+            ram = block_ram(
+                m, f"bank{number}", shape=unsigned(8), depth=min(depth, self.size - base)
+            )
             get, put = ram.read_port(), ram.write_port()
             out = Signal(8, name=f"out{number}", reset_less=True)
             m.d.comb += [
-                get.addr.eq(at), get.en.eq(go & ~writing),
-                put.addr.eq(write_at), put.en.eq(writing & (write_at >> _BANK_BITS == number)),
+                get.addr.eq(at),
+                get.en.eq(go & ~writing),
+                put.addr.eq(write_at),
+                put.en.eq(writing & (write_at >> _BANK_BITS == number)),
                 put.data.eq(write_data),
             ]
             with m.If(go):
@@ -133,7 +153,7 @@ class EmbeddingMemory(wiring.Component):
         byte = Signal(8)
         number, chosen = Signal(range(max(2, len(banks)))), Signal(len(banks))  # chosen is one-hot
         picked: Value | int = 0
-        for select, out in zip(chosen, banks, strict=True):  # type: ignore[call-overload]
+        for select, out in zip(chosen, banks, strict=True):
             picked = picked | Mux(select, out, 0)
         with m.If(go):
             m.d.sync += [number.eq(at >> _BANK_BITS), chosen.eq(1 << number), byte.eq(picked)]
@@ -153,7 +173,8 @@ class EmbeddingMemory(wiring.Component):
             skid.i.valid.eq(got.valid & ~got.low & ~got.high & (got.lane == self.lanes - 1)),
             skid.i.payload.eq(values),
             skid.i.payload[self.lanes - 1].eq(byte),
-            skid.o.ready.eq(self.rows.ready), self.rows.valid.eq(skid.o.valid),
+            skid.o.ready.eq(self.rows.ready),
+            self.rows.valid.eq(skid.o.valid),
             self.rows.payload.value.as_value().eq(skid.o.payload.as_value()),
             self.rows.payload.scale.eq(scales),
         ]

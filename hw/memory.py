@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The on-chip memories of a core, each with a byte-wide side for the bus.
 
-The bus is used while the core is idle, so it shares read ports with the core. Outputs of block RAMs go to
-plain registers: what leaves a DP16KD comes 5.7 ns after the clock. Nothing is read in a cycle in which
-something is written; else yosys would add logic for what happens then.
+The bus is used while the core is idle, so it shares read ports with the core. Outputs of block RAMs
+go to plain registers: what leaves a DP16KD comes 5.7 ns after the clock. Nothing is read in a cycle
+in which something is written; else yosys would add logic for what happens then.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from amaranth.hdl import Cat, Module, Mux, ResetInserter, Shape, Signal, Value, signed, unsigned
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
+
 from nomul.model.counters import COUNTER_BYTES
 from nomul.model.image import plane_bits
 from nomul.model.isa import INSTRUCTION_BYTES
@@ -30,6 +31,7 @@ __all__ = [
     "NormMemory",
     "ProgramMemory",
     "Skid",
+    "Slice",
     "WeightMemory",
     "answer",
     "block_ram",
@@ -54,7 +56,7 @@ def block_ram(m: Module, name: str, *, shape: Shape | int, depth: int) -> memory
 
 
 def answer(m: Module, bus: wiring.PureInterface, *, valid: Value, latency: int) -> Signal:
-    """Answers every access on the bus ``latency`` cycles after its strobe, with an error unless ``valid``.
+    """Answers every access ``latency`` cycles after its strobe, with an error unless ``valid``.
 
     Returns the progress: bit ``k`` is high ``k + 1`` cycles after the strobe of a valid access.
     """
@@ -62,14 +64,15 @@ def answer(m: Module, bus: wiring.PureInterface, *, valid: Value, latency: int) 
     wrong = Signal(latency, name="bus_wrong")
     strobe = bus.read | bus.write
     m.d.sync += [
-        going.eq(Cat(strobe & valid, going)), wrong.eq(Cat(strobe & ~valid, wrong)),
+        going.eq(Cat(strobe & valid, going)),
+        wrong.eq(Cat(strobe & ~valid, wrong)),
     ]
     m.d.comb += [bus.done.eq(going[-1] | wrong[-1]), bus.error.eq(wrong[-1])]
     return going
 
 
 class Skid(wiring.Component):
-    """Lets the sender know a cycle late that the receiver stalls: ``i.ready`` comes from a flip-flop.
+    """Tells the sender a cycle late that the receiver stalls: ``i.ready`` is a flip-flop.
 
     No latency, a beat in every cycle.
 
@@ -92,13 +95,44 @@ class Skid(wiring.Component):
         arriving, leaving = Value.cast(self.i.payload), Value.cast(self.o.payload)
         full, held = Signal(), Signal(len(arriving), reset_less=True)
         m.d.comb += [
-            self.i.ready.eq(~full), self.o.valid.eq(full | self.i.valid),
+            self.i.ready.eq(~full),
+            self.o.valid.eq(full | self.i.valid),
             leaving.eq(Mux(full, held, arriving)),
         ]
         with m.If(full):
             m.d.sync += full.eq(~self.o.ready)
         with m.Else():
             m.d.sync += [held.eq(arriving), full.eq(self.i.valid & ~self.o.ready)]
+        return m
+
+
+class Slice(wiring.Component):
+    """Cuts a stream in both directions: ``valid``, payload and ``ready`` come from flip-flops.
+
+    A cycle of latency, a beat in every cycle.
+
+    Parameters
+    ----------
+    shape : ShapeLike
+        Of the payload.
+
+    Members
+    -------
+    i : ``In(stream.Signature(shape))``
+    o : ``Out(stream.Signature(shape))``
+    """
+
+    def __init__(self, *, shape: data.Layout | Shape):
+        self.shape = shape
+        super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.skid = skid = Skid(shape=self.shape)
+        connect(m, flipped(self.i), skid.i)
+        m.d.comb += skid.o.ready.eq(~self.o.valid | self.o.ready)
+        with m.If(skid.o.ready):
+            m.d.sync += [self.o.valid.eq(skid.o.valid), self.o.payload.eq(skid.o.payload)]
         return m
 
 
@@ -121,10 +155,12 @@ class ProgramMemory(wiring.Component):
     def __init__(self, *, words: int):
         positive("ProgramMemory", words=words)
         self.words = words
-        super().__init__({
-            "port": In(ProgramSignature(words=words)),
-            "bus": Out(BusSignature()),
-        })
+        super().__init__(
+            {
+                "port": In(ProgramSignature(words=words)),
+                "bus": Out(BusSignature()),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -132,7 +168,7 @@ class ProgramMemory(wiring.Component):
         read, write = ram.read_port(), ram.write_port(granularity=8)
         byte, word = _split(self.bus.address, INSTRUCTION_BYTES)
         going = answer(m, self.bus, valid=word < self.words, latency=3)
-        out = Signal.like(self.port.data)
+        out = Signal.like(self.port.data, reset_less=True)
         with m.If(self.port.enable | going.any()):
             m.d.sync += out.eq(read.data)
         m.d.comb += [
@@ -151,9 +187,9 @@ class WeightMemory(wiring.Component):
     """Weights, streamed from the first beat on in every token.
 
     ``G`` memories of one byte, each a plane of the address space: byte ``g`` of beat ``b`` lies at
-    ``g << plane_bits(depth) | b``. The first beat is offered 3 cycles after ``restart``, then one in every cycle in
-    which the last was taken. ``o.ready`` reaches a few flip-flops only. Bus accesses take 4 cycles and end the
-    stream until the next ``restart``.
+    ``g << plane_bits(depth) | b``. The first beat is offered 4 cycles after ``restart``, then one
+    in every cycle in which the last was taken. ``o.ready`` reaches a few flip-flops only. Bus
+    accesses take 5 cycles and end the stream until the next ``restart``.
 
     Parameters
     ----------
@@ -177,13 +213,16 @@ class WeightMemory(wiring.Component):
         bits = plane_bits(depth)
         if bytes_per_beat << bits > 1 << REGION_SHIFT:
             raise ValueError(
-                f"WeightMemory: {bytes_per_beat} planes of 2^{bits} bytes; a region holds 2^{REGION_SHIFT}"
+                f"WeightMemory: {bytes_per_beat} planes of 2^{bits} bytes; "
+                f"a region holds 2^{REGION_SHIFT}"
             )
-        super().__init__({
-            "restart": In(1),
-            "o": Out(stream.Signature(WeightLayout(bytes_per_beat))),
-            "bus": Out(BusSignature()),
-        })
+        super().__init__(
+            {
+                "restart": In(1),
+                "o": Out(stream.Signature(WeightLayout(bytes_per_beat))),
+                "bus": Out(BusSignature()),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -191,14 +230,15 @@ class WeightMemory(wiring.Component):
         at = Signal(bits)  # straight to the block RAMs
         beat, plane = self.bus.address[:bits], self.bus.address[bits:REGION_SHIFT]
         valid = (plane < self.bytes_per_beat) & (beat < self.depth)
-        going = answer(m, self.bus, valid=valid, latency=4)
+        going = answer(m, self.bus, valid=valid, latency=5)
 
-        # Address, block RAM, register: all move together unless the skid is full.
+        # Address, block RAM, its output register, a register on the way to the engine: all move
+        # together unless the skid is full.
         touched = self.bus.read | self.bus.write
         skid = Skid(shape=WeightLayout(self.bytes_per_beat))
         m.submodules.skid = ResetInserter(self.restart | touched)(skid)
         go = skid.i.ready
-        streaming, stage = Signal(), Signal(2)
+        streaming, stage = Signal(), Signal(3)
         with m.If(go):
             m.d.sync += [
                 at.eq(at + streaming),
@@ -214,32 +254,42 @@ class WeightMemory(wiring.Component):
 
         write_data = Signal.like(self.bus.write_data)
         write = Signal(self.bytes_per_beat)
-        write_at = Signal.like(at)  # one address for both would make yosys add logic for the enables
+        # One address for both ports would make yosys add logic for the enables.
+        write_at = Signal.like(at)
         m.d.sync += [
-            write_at.eq(beat), write_data.eq(self.bus.write_data),
-            write.eq(Mux(self.bus.write & valid, 1 << plane[: self.bytes_per_beat.bit_length()], 0)),
+            write_at.eq(beat),
+            write_data.eq(self.bus.write_data),
+            write.eq(
+                Mux(self.bus.write & valid, 1 << plane[: self.bytes_per_beat.bit_length()], 0)
+            ),
         ]
         out = Signal(WeightLayout(self.bytes_per_beat), reset_less=True)
-        m.d.comb += skid.i.payload.eq(out)
+        near = Signal.like(out)
+        m.d.comb += skid.i.payload.eq(near)
+        with m.If(go):
+            m.d.sync += near.eq(out)
         for number in range(self.bytes_per_beat):
             ram = block_ram(m, f"plane{number}", shape=unsigned(8), depth=self.depth)
             get, put = ram.read_port(), ram.write_port()
             m.d.comb += [
-                get.addr.eq(at), get.en.eq(go & ~write[number]),
-                put.addr.eq(write_at), put.en.eq(write[number]), put.data.eq(write_data),
+                get.addr.eq(at),
+                get.en.eq(go & ~write[number]),
+                put.addr.eq(write_at),
+                put.en.eq(write[number]),
+                put.data.eq(write_data),
             ]
             with m.If(go):
                 m.d.sync += out[number].eq(get.data)
-        with m.If(going[2]):
-            m.d.sync += self.bus.read_data.eq(out[plane])
+        with m.If(going[3]):
+            m.d.sync += self.bus.read_data.eq(near[plane])
         return m
 
 
 class NormMemory(wiring.Component):
     """Norm vectors in words of four: element ``e`` of word ``w`` at byte ``8·w + 2·e``.
 
-    Two ports that read in every cycle. The bus takes the place of reader ``b``, so that each byte of a word is one
-    memory of two ports. Bus accesses take 4 cycles; ``b`` reads nothing meanwhile.
+    Two ports that read in every cycle. The bus takes the place of reader ``b``, so that each byte
+    of a word is one memory of two ports. Bus accesses take 4 cycles; ``b`` reads nothing meanwhile.
 
     Parameters
     ----------
@@ -255,9 +305,13 @@ class NormMemory(wiring.Component):
     def __init__(self, *, words: int):
         positive("NormMemory", words=words)
         self.words = words
-        super().__init__({
-            "a": In(NormSignature()), "b": In(NormSignature()), "bus": Out(BusSignature()),
-        })
+        super().__init__(
+            {
+                "a": In(NormSignature()),
+                "b": In(NormSignature()),
+                "bus": Out(BusSignature()),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -267,14 +321,19 @@ class NormMemory(wiring.Component):
         m.d.comb += address.eq(Mux(going[0], word, self.b.address))
         writing = Signal()
         m.d.sync += writing.eq(self.bus.write & (word < self.words))
-        outs: dict[str, Signal] = {name: Signal(NormLayout, name=f"out_{name}") for name in "ab"}
+        outs: dict[str, Signal] = {
+            name: Signal(NormLayout, name=f"out_{name}", reset_less=True) for name in "ab"
+        }
         for number in range(NormLayout.size // 8):
             ram = block_ram(m, f"byte{number}", shape=unsigned(8), depth=self.words)
             a, b, put = ram.read_port(), ram.read_port(), ram.write_port()
             m.d.comb += [
-                a.addr.eq(self.a.address), b.addr.eq(address),
-                a.en.eq(~writing), b.en.eq(~writing),
-                put.addr.eq(address), put.data.eq(self.bus.write_data),
+                a.addr.eq(self.a.address),
+                b.addr.eq(address),
+                a.en.eq(~writing),
+                b.en.eq(~writing),
+                put.addr.eq(address),
+                put.data.eq(self.bus.write_data),
                 put.en.eq(writing & (byte == number)),
             ]
             for name, port in (("a", a), ("b", b)):
@@ -285,9 +344,10 @@ class NormMemory(wiring.Component):
 
 
 class LogitsMemory(wiring.Component):
-    """Logits of the latest token: that of token ``t`` in lane ``l`` at byte ``(l << bits | t)·4``, four bytes, signed.
+    """Logits of the latest token, four bytes each, signed.
 
-    ``bits`` is what the vocabulary needs. The bus reads in 4 cycles, and cannot write.
+    That of token ``t`` in lane ``l`` is at byte ``(l << bits | t)·4``; ``bits`` is what the
+    vocabulary needs. The bus reads in 4 cycles, and cannot write.
 
     Parameters
     ----------
@@ -307,9 +367,12 @@ class LogitsMemory(wiring.Component):
         self.vocab = vocab
         self.bits = bits
         self.lanes = lanes
-        super().__init__({
-            "port": In(LogitSignature(lanes=lanes, bits=bits)), "bus": Out(BusSignature()),
-        })
+        super().__init__(
+            {
+                "port": In(LogitSignature(lanes=lanes, bits=bits)),
+                "bus": Out(BusSignature()),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -321,14 +384,20 @@ class LogitsMemory(wiring.Component):
         valid = (token < self.vocab) & (lane < self.lanes) & ~self.bus.write
         answer(m, self.bus, valid=valid, latency=4)
         m.d.sync += [
-            put.en.eq(self.port.valid), put.addr.eq(self.port.index),
+            put.en.eq(self.port.valid),
+            put.addr.eq(self.port.index),
             put.data.eq(self.port.sum),
         ]
-        out = Signal(data.ArrayLayout(signed(self.bits), self.lanes))
+        out = Signal(data.ArrayLayout(signed(self.bits), self.lanes), reset_less=True)
         word = Signal(signed(8 * LOGIT_BYTES))
-        m.d.comb += [get.addr.eq(token), get.en.eq(~put.en), word.eq(out[lane] if self.lanes > 1 else out[0])]
+        m.d.comb += [
+            get.addr.eq(token),
+            get.en.eq(~put.en),
+            word.eq(out[lane] if self.lanes > 1 else out[0]),
+        ]
         m.d.sync += [
-            out.eq(get.data), self.bus.read_data.eq(word.as_unsigned().word_select(byte, 8)),
+            out.eq(get.data),
+            self.bus.read_data.eq(word.as_unsigned().word_select(byte, 8)),
         ]
         return m
 
@@ -349,10 +418,12 @@ class CounterMemory(wiring.Component):
     def __init__(self, *, words: int):
         positive("CounterMemory", words=words)
         self.words = words
-        super().__init__({
-            "words_i": In(data.ArrayLayout(unsigned(8 * COUNTER_BYTES), words)),
-            "bus": Out(BusSignature()),
-        })
+        super().__init__(
+            {
+                "words_i": In(data.ArrayLayout(unsigned(8 * COUNTER_BYTES), words)),
+                "bus": Out(BusSignature()),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -385,10 +456,12 @@ class BusDecoder(wiring.Component):
 
     def __init__(self, *, regions: Iterable[Region]):
         self.regions = tuple(regions)
-        super().__init__({
-            "bus": Out(BusSignature()),
-            **{region.name.lower(): In(BusSignature()) for region in self.regions},
-        })
+        super().__init__(
+            {
+                "bus": Out(BusSignature()),
+                **{region.name.lower(): In(BusSignature()) for region in self.regions},
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -410,7 +483,8 @@ class BusDecoder(wiring.Component):
             read_data = read_data | value
         m.d.sync += [
             nobody.eq(strobe & ~region.matches(*self.regions)),
-            bus.done.eq(Cat(done, nobody).any()), bus.error.eq(Cat(error, nobody).any()),
+            bus.done.eq(Cat(done, nobody).any()),
+            bus.error.eq(Cat(error, nobody).any()),
             bus.read_data.eq(read_data),
         ]
         return m

@@ -10,6 +10,7 @@ from __future__ import annotations
 from amaranth.hdl import signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+
 from nomul.model import isa
 from nomul.model.numbers import NORM_BITS, VECTOR_LANES
 from nomul.model.protocol import TOKEN_BITS

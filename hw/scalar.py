@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, signed, unsigned
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
+
 from nomul.model import isa
 from nomul.model.isa import Statistic
 from nomul.model.scalar import (
@@ -28,15 +31,17 @@ _EXPONENT_MIN = -(1 << EXPONENT_BITS - 1)
 _GROUP = 8  # bits that normalisation looks at together
 
 #: A scalar instruction: ``op`` is its opcode; fields that it lacks are ignored.
-CommandLayout = data.StructLayout({
-    "op": range(isa.Stat.OPCODE + 1),
-    "rd": _REGISTER,
-    "ra": _REGISTER,
-    "rb": _REGISTER,
-    "mantissa": MANTISSA_BITS,
-    "exponent": signed(EXPONENT_BITS),
-    "statistic": range(max(Statistic) + 1),
-})
+CommandLayout = data.StructLayout(
+    {
+        "op": range(isa.Stat.OPCODE + 1),
+        "rd": _REGISTER,
+        "ra": _REGISTER,
+        "rb": _REGISTER,
+        "mantissa": MANTISSA_BITS,
+        "exponent": signed(EXPONENT_BITS),
+        "statistic": range(max(Statistic) + 1),
+    }
+)
 
 
 def _leading(bits: Value) -> Value:
@@ -56,7 +61,7 @@ def _position(bits: Value) -> Value:
 def _pick(one_hot: Value, choices: list[Value]) -> Value:
     """The choice whose bit of ``one_hot`` is set; zero if none is."""
     picked: Value = Const(0)
-    for select, choice in zip(one_hot, choices, strict=True):  # type: ignore[call-overload]
+    for select, choice in zip(one_hot, choices, strict=True):
         picked = picked | Mux(select, choice, 0)
     return picked
 
@@ -64,10 +69,10 @@ def _pick(one_hot: Value, choices: list[Value]) -> Value:
 class ScalarUnit(wiring.Component):
     """Scalar registers of every lane, and the instructions that work on them, bit for bit.
 
-    Commands are executed in order, one at a time, in all lanes at once. One that is taken in a cycle
-    is complete ``LATENCY`` cycles later; in that cycle the next one can be taken, and sees the
-    result. So a Stat that is taken when the statistics become valid, and a Recip of it, give the
-    value of a register after 2 + 4 cycles.
+    Commands are executed in order, one at a time, in all lanes at once. One that is taken in a
+    cycle is complete ``LATENCY`` cycles later; in that cycle the next one can be taken, and sees
+    the result. So a Stat that is taken when the statistics become valid, and a Recip of it, give
+    the value of a register after 2 + 4 cycles.
 
     .. code-block:: text
 
@@ -75,8 +80,8 @@ class ScalarUnit(wiring.Component):
         ready     _/‾‾‾‾‾\\_____/‾‾‾‾‾\\___________/‾‾‾‾‾
         value                                   |recip's result
 
-    Reading a register that was not written since ``clear`` gives zero. One table of inverses (DP16KD) and two
-    multipliers (MULT18X18D) a lane.
+    Reading a register that was not written since ``clear`` gives zero. One table of inverses
+    (DP16KD) and two multipliers (MULT18X18D) a lane.
 
     Parameters
     ----------
@@ -91,12 +96,12 @@ class ScalarUnit(wiring.Component):
     clear : ``In(1)``
         Sets all registers to zero; while no command is in progress.
     value : ``Out(ArrayLayout(ScalarLayout, lanes))``
-        Register ``ra`` of the command offered, valid or not, after all commands taken; look at it while
-        ``command.ready`` is high.
+        Register ``ra`` of the command offered, valid or not, after all commands taken; look at it
+        while ``command.ready`` is high.
     """
 
     #: Cycles from a command to the next one, by opcode.
-    LATENCY = {
+    LATENCY: ClassVar[dict[int, int]] = {
         isa.Const.OPCODE: 1,
         isa.Mul.OPCODE: 3,
         isa.Stat.OPCODE: 2,
@@ -109,12 +114,14 @@ class ScalarUnit(wiring.Component):
         if lanes < 1:
             raise ValueError(f"ScalarUnit: lanes is {lanes}; it must be at least 1")
         self.lanes = lanes
-        super().__init__({
-            "command": In(stream.Signature(CommandLayout)),
-            "stats": In(StatsLayout(lanes)),
-            "clear": In(1),
-            "value": Out(data.ArrayLayout(ScalarLayout, lanes)),
-        })
+        super().__init__(
+            {
+                "command": In(stream.Signature(CommandLayout)),
+                "stats": In(StatsLayout(lanes)),
+                "clear": In(1),
+                "value": Out(data.ArrayLayout(ScalarLayout, lanes)),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -154,8 +161,11 @@ class ScalarUnit(wiring.Component):
                     with m.Case(which):
                         m.d.comb += lane.statistic.eq(value)
             m.d.comb += [
-                lane.accept.eq(accept), lane.finish.eq(finish),
-                lane.offered.eq(offered), lane.op.eq(op), lane.rd.eq(rd),
+                lane.accept.eq(accept),
+                lane.finish.eq(finish),
+                lane.offered.eq(offered),
+                lane.op.eq(op),
+                lane.rd.eq(rd),
                 lane.known_a.eq(written.bit_select(offered.ra, 1)),
                 lane.known_b.eq(written.bit_select(offered.rb, 1)),
                 self.value[number].eq(lane.value),
@@ -166,22 +176,24 @@ class ScalarUnit(wiring.Component):
 class _Lane(wiring.Component):
     """Registers and arithmetic of one lane; :class:`ScalarUnit` says when.
 
-    Stages run freely from the operand registers, which hold from one command to the next; the result of a
-    command is right in the cycle of ``finish``.
+    Stages run freely from the operand registers, which hold from one command to the next; the
+    result of a command is right in the cycle of ``finish``.
     """
 
     def __init__(self) -> None:
-        super().__init__({
-            "accept": In(1),
-            "finish": In(1),
-            "offered": In(CommandLayout),
-            "op": In(CommandLayout["op"].shape),  # of the command in progress
-            "rd": In(_REGISTER),
-            "known_a": In(1),
-            "known_b": In(1),
-            "statistic": In(SQUARES_BITS),
-            "value": Out(ScalarLayout),
-        })
+        super().__init__(
+            {
+                "accept": In(1),
+                "finish": In(1),
+                "offered": In(CommandLayout),
+                "op": In(CommandLayout["op"].shape),  # of the command in progress
+                "rd": In(_REGISTER),
+                "known_a": In(1),
+                "known_b": In(1),
+                "statistic": In(SQUARES_BITS),
+                "value": Out(ScalarLayout),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -232,7 +244,11 @@ class _Lane(wiring.Component):
 
     def mul(self, m: Module, a: Signal, b: Signal, some: Value) -> Signal:
         """1: product and exponent. 2: its leading bit, its range. 3: limits."""
-        product, exponent, zero = Signal(2 * MANTISSA_BITS), Signal(signed(EXPONENT_BITS + 2)), Signal()
+        product, exponent, zero = (
+            Signal(2 * MANTISSA_BITS),
+            Signal(signed(EXPONENT_BITS + 2)),
+            Signal(),
+        )
         m.d.sync += [
             product.eq(a.mantissa * b.mantissa),
             exponent.eq(a.exponent + b.exponent + (MANTISSA_BITS - 1)),
@@ -242,7 +258,8 @@ class _Lane(wiring.Component):
         mantissa, sum_2, zero_2 = Signal(MANTISSA_BITS), Signal.like(exponent), Signal()
         m.d.sync += [
             mantissa.eq(Mux(high, product[MANTISSA_BITS:], product[MANTISSA_BITS - 1 : -1])),
-            sum_2.eq(exponent + high), zero_2.eq(zero),
+            sum_2.eq(exponent + high),
+            zero_2.eq(zero),
         ]
         beyond = sum_2[EXPONENT_BITS - 1 :]
         fits = beyond.all() | ~beyond.any()
@@ -271,10 +288,12 @@ class _Lane(wiring.Component):
             big_1.eq(Mux(swap, b.mantissa, a.mantissa)),
             small_1.eq(Mux(swap, a.mantissa, b.mantissa)),
             shift.eq(distance[:bits] | distance[bits:].any().replicate(bits)),
-            big_2.eq(big_1), small_2.eq(small_1 >> shift),
+            big_2.eq(big_1),
+            small_2.eq(small_1 >> shift),
             total.eq(big_2 + small_2),
             exponents[0].eq(Mux(swap, b.exponent, a.exponent)),
-            exponents[1].eq(exponents[0]), exponents[2].eq(exponents[1]),
+            exponents[1].eq(exponents[0]),
+            exponents[2].eq(exponents[1]),
             largest.eq(exponents[1] == _EXPONENT_MAX),
             above.eq(Mux(exponents[1] == _EXPONENT_MAX, _EXPONENT_MAX, exponents[1] + 1)),
         ]
@@ -299,12 +318,14 @@ class _Lane(wiring.Component):
         port = table.read_port()
         is_root = self.op == isa.Rsqrt.OPCODE
         rest = a.mantissa[:-1]
-        m.d.comb += port.addr.eq(Mux(
-            is_root,
-            # the octave is that of the power e + 17: its lowest bit is the exponent's, inverted
-            Cat(rest[INVERSE_STEP_BITS:], ~a.exponent[0], 1),
-            Cat(rest[INVERSE_STEP_BITS - 1 :], 0),
-        ))
+        m.d.comb += port.addr.eq(
+            Mux(
+                is_root,
+                # the octave is that of the power e + 17: its lowest bit is the exponent's, inverted
+                Cat(rest[INVERSE_STEP_BITS:], ~a.exponent[0], 1),
+                Cat(rest[INVERSE_STEP_BITS - 1 :], 0),
+            )
+        )
         entry = Signal.like(port.data, reset_less=True)  # the block RAM's own register
         fraction = Signal(INVERSE_STEP_BITS)
         base = Signal(INVERSE_BASE_BITS)
@@ -315,12 +336,20 @@ class _Lane(wiring.Component):
         fits = some & (exponent >= _EXPONENT_MIN)  # never too large
         m.d.sync += [
             entry.eq(port.data),
-            fraction.eq(Mux(is_root, a.mantissa[:INVERSE_STEP_BITS],
-                            a.mantissa[: INVERSE_STEP_BITS - 1] << 1)),
+            fraction.eq(
+                Mux(
+                    is_root,
+                    a.mantissa[:INVERSE_STEP_BITS],
+                    a.mantissa[: INVERSE_STEP_BITS - 1] << 1,
+                )
+            ),
             base.eq(entry[:INVERSE_BASE_BITS]),
             product.eq(entry[INVERSE_BASE_BITS:] * fraction),
-            exponent.eq(Mux(is_root, -MANTISSA_BITS - half_power, 1 - 2 * MANTISSA_BITS - a.exponent)),
-            some_2.eq(fits), exponent_2.eq(Mux(fits, exponent, 0)),
+            exponent.eq(
+                Mux(is_root, -MANTISSA_BITS - half_power, 1 - 2 * MANTISSA_BITS - a.exponent)
+            ),
+            some_2.eq(fits),
+            exponent_2.eq(Mux(fits, exponent, 0)),
         ]
         # base - (product + 512 >> 10), rounded by the borrow of one bit more
         difference = (Cat(0, base) - product[INVERSE_STEP_BITS - 1 :])[1 : INVERSE_BASE_BITS + 1]

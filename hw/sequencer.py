@@ -6,6 +6,7 @@ from __future__ import annotations
 from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+
 from nomul.model import isa
 from nomul.model.counters import COUNTER_BYTES, EXPOSED, Counter, counter_words
 from nomul.model.isa import INSTRUCTION_BYTES, OPCODE_BITS, Mode, Statistic
@@ -33,10 +34,12 @@ SaturatedLayout = data.StructLayout({"residual": 16, "t": 16})
 
 def TokensLayout(lanes: int) -> data.StructLayout:
     """A token for every lane; ``fresh``: the lane's recurrent state counts as zero before it."""
-    return data.StructLayout({
-        "token": data.ArrayLayout(unsigned(TOKEN_BITS), lanes),
-        "fresh": data.ArrayLayout(unsigned(1), lanes),
-    })
+    return data.StructLayout(
+        {
+            "token": data.ArrayLayout(unsigned(TOKEN_BITS), lanes),
+            "fresh": data.ArrayLayout(unsigned(1), lanes),
+        }
+    )
 
 
 class ProgramSignature(wiring.Signature):
@@ -52,11 +55,13 @@ class ProgramSignature(wiring.Signature):
     """
 
     def __init__(self, *, words: int) -> None:
-        super().__init__({
-            "address": Out(range(words)),
-            "enable": Out(1),
-            "data": In(_WORD_BITS),
-        })
+        super().__init__(
+            {
+                "address": Out(range(words)),
+                "enable": Out(1),
+                "data": In(_WORD_BITS),
+            }
+        )
 
 
 def _field(word: Value, kind: type, name: str) -> Value:
@@ -71,14 +76,15 @@ def _field(word: Value, kind: type, name: str) -> Value:
 class Sequencer(wiring.Component):
     """Executes one token's program, instruction by instruction.
 
-    Instructions are fetched ahead, so one is issued every cycle unless it must wait: for the scalar unit
-    (each operation takes :attr:`ScalarUnit.LATENCY <.scalar.ScalarUnit.LATENCY>` cycles), for room in the stream
-    that it goes to, and, if it is a Stat or the End, until the vector unit is idle. Pass and Quant carry the
-    values that registers have after all earlier instructions. A work item is offered in the cycle after its
-    instruction is issued; the first instruction is issued 4 cycles after the token was taken.
+    Instructions are fetched ahead, so one is issued every cycle unless it must wait: for the scalar
+    unit (each operation takes its ``ScalarUnit.LATENCY``), for room in the stream that it goes to,
+    and, if it is a Stat or the End, until the vector unit is idle. Pass and Quant carry the values
+    that registers have after all earlier instructions. A work item is offered in the cycle after
+    its instruction is issued; the first is issued 4 cycles after the token was taken.
 
-    What is no instruction (an unknown opcode, mode or statistic, or the end of program memory) ends the
-    token: ``flush`` strikes, ``ERROR`` is set, and zeros are delivered. So does ``give_up``, but delivers nothing.
+    What is no instruction (an unknown opcode, mode or statistic, or the end of program memory) ends
+    the token: ``flush`` strikes, ``ERROR`` is set, and zeros are delivered. So does ``give_up``,
+    but delivers nothing.
 
     Parameters
     ----------
@@ -94,12 +100,13 @@ class Sequencer(wiring.Component):
         ``best`` after the token.
     program : ``Out(ProgramSignature(words=program_words))``
     pass_o, quant_o, tile_o, row_o : ``Out(stream.Signature(...))``
-        Work for the vector unit's passes (``PassLayout``), its quantiser (``QuantLayout``), the engine
+        Work for the vector unit's passes (``PassLayout``), its quantiser (``QuantLayout``), the
+        engine
         (``TileLayout``) and the embedding reader (``RowRequestLayout``).
     stats : ``In(StatsLayout(lanes))``
     idle : ``In(1)``
-        The vector unit has no pass, and ``stats`` and ``best`` are right. Must fall within two cycles after a pass
-        is taken.
+        The vector unit has no pass, and ``stats`` and ``best`` are right. Must fall within two
+        cycles after a pass is taken.
     best : ``In(ArrayLayout(16, lanes))``
     saturated : ``In(SaturatedLayout)``
     beat : ``In(1)``
@@ -125,26 +132,30 @@ class Sequencer(wiring.Component):
             raise ValueError(f"Sequencer: program_words is {program_words}; it must be at least 2")
         self.lanes = lanes
         self.program_words = program_words
-        super().__init__({
-            "token_i": In(stream.Signature(TokensLayout(lanes))),
-            "token_o": Out(stream.Signature(data.ArrayLayout(unsigned(TOKEN_BITS), lanes))),
-            "program": Out(ProgramSignature(words=program_words)),
-            "pass_o": Out(stream.Signature(PassLayout(lanes))),
-            "quant_o": Out(stream.Signature(QuantLayout(lanes))),
-            "tile_o": Out(stream.Signature(TileLayout)),
-            "row_o": Out(stream.Signature(RowRequestLayout(lanes))),
-            "stats": In(StatsLayout(lanes)),
-            "idle": In(1),
-            "best": In(data.ArrayLayout(unsigned(TOKEN_BITS), lanes)),
-            "saturated": In(SaturatedLayout),
-            "beat": In(1),
-            "give_up": In(1),
-            "start": Out(1),
-            "flush": Out(1),
-            "busy": Out(1),
-            "fresh": Out(data.ArrayLayout(unsigned(1), lanes)),
-            "counters": Out(data.ArrayLayout(unsigned(8 * COUNTER_BYTES), counter_words(lanes))),
-        })
+        super().__init__(
+            {
+                "token_i": In(stream.Signature(TokensLayout(lanes))),
+                "token_o": Out(stream.Signature(data.ArrayLayout(unsigned(TOKEN_BITS), lanes))),
+                "program": Out(ProgramSignature(words=program_words)),
+                "pass_o": Out(stream.Signature(PassLayout(lanes))),
+                "quant_o": Out(stream.Signature(QuantLayout(lanes))),
+                "tile_o": Out(stream.Signature(TileLayout)),
+                "row_o": Out(stream.Signature(RowRequestLayout(lanes))),
+                "stats": In(StatsLayout(lanes)),
+                "idle": In(1),
+                "best": In(data.ArrayLayout(unsigned(TOKEN_BITS), lanes)),
+                "saturated": In(SaturatedLayout),
+                "beat": In(1),
+                "give_up": In(1),
+                "start": Out(1),
+                "flush": Out(1),
+                "busy": Out(1),
+                "fresh": Out(data.ArrayLayout(unsigned(1), lanes)),
+                "counters": Out(
+                    data.ArrayLayout(unsigned(8 * COUNTER_BYTES), counter_words(lanes))
+                ),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -173,7 +184,8 @@ class Sequencer(wiring.Component):
             m.d.sync += run.eq(0)
         with m.Elif(end | fail):
             m.d.sync += [
-                run.eq(0), error.eq(fail),
+                run.eq(0),
+                error.eq(fail),
                 self.token_o.valid.eq(1),
                 self.token_o.payload.as_value().eq(Mux(fail, 0, self.best.as_value())),
             ]
@@ -189,8 +201,11 @@ class Sequencer(wiring.Component):
         m.d.comb += quiet.eq(self.idle & ~self.pass_o.valid & ~settling.any())
         ready = scalar.command.ready
         free = {
-            name: ~port.valid | port.ready for name, port in (
-                ("pass", self.pass_o), ("quant", self.quant_o), ("tile", self.tile_o),
+            name: ~port.valid | port.ready
+            for name, port in (
+                ("pass", self.pass_o),
+                ("quant", self.quant_o),
+                ("tile", self.tile_o),
                 ("row", self.row_o),
             )
         }
@@ -235,8 +250,10 @@ class Sequencer(wiring.Component):
         with m.Elif(run & step):
             m.d.sync += [
                 pc.eq(Mux(beyond, pc, pc + 1)),
-                valid.eq(Cat(1, valid)), outside.eq(Cat(beyond, outside)),
-                word.eq(self.program.data), d.valid.eq(valid[1]),
+                valid.eq(Cat(1, valid)),
+                outside.eq(Cat(beyond, outside)),
+                word.eq(self.program.data),
+                d.valid.eq(valid[1]),
             ]
 
         # Fields are looked at as they leave the memory.
@@ -244,9 +261,11 @@ class Sequencer(wiring.Component):
         opcode = fetched[:OPCODE_BITS]
         with m.If(run & step):
             m.d.sync += [
-                d.scalar.eq(opcode.matches(*(
-                    k.OPCODE for k in (isa.Const, isa.Mul, isa.Add, isa.Recip, isa.Rsqrt)
-                ))),
+                d.scalar.eq(
+                    opcode.matches(
+                        *(k.OPCODE for k in (isa.Const, isa.Mul, isa.Add, isa.Recip, isa.Rsqrt))
+                    )
+                ),
                 d.stat.eq(opcode == isa.Stat.OPCODE),
                 d.embed.eq(opcode == isa.Embed.OPCODE),
                 d.quant.eq(opcode == isa.Quant.OPCODE),
@@ -296,7 +315,9 @@ class Sequencer(wiring.Component):
         with m.If(going["pass"]):
             m.d.sync += [
                 self.pass_o.valid.eq(1),
-                *same(isa.Pass, to_pass, ("mode", "outputs", "address", "shift", "vectors", "square")),
+                *same(
+                    isa.Pass, to_pass, ("mode", "outputs", "address", "shift", "vectors", "square")
+                ),
                 to_pass.scale.eq(scalar.value),
             ]
         with m.If(going["embed"]):
@@ -325,16 +346,25 @@ class Sequencer(wiring.Component):
             m.d.sync += [port.valid.eq(0) for port in ports]
 
     def count(
-        self, m: Module, scalar: ScalarUnit, word: Signal, run: Signal, error: Signal,
-        going: dict[str, Signal], draining: Value,
+        self,
+        m: Module,
+        scalar: ScalarUnit,
+        word: Signal,
+        run: Signal,
+        error: Signal,
+        going: dict[str, Signal],
+        draining: Value,
     ) -> None:
         """The counters: every cycle of a token is a beat or has one cause."""
         outputs, chunks = _field(word, isa.Tile, "outputs"), _field(word, isa.Tile, "chunks")
         product = Signal(len(outputs) + len(chunks))
         product_valid, quantised, due = Signal(), Signal(), Signal()
-        owed = Signal(signed(_WORD_BITS // 2))  # beats of tiles issued; below 0 while the product is made
+        owed = Signal(
+            signed(_WORD_BITS // 2)
+        )  # beats of tiles issued; below 0 while the product is made
         m.d.sync += [
-            product.eq(outputs * chunks), product_valid.eq(going["tile"]),
+            product.eq(outputs * chunks),
+            product_valid.eq(going["tile"]),
             owed.eq(owed + Mux(product_valid, product, 0) - self.beat),
         ]
         with m.If(going["quant"]):

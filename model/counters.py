@@ -13,11 +13,11 @@ COUNTER_BYTES = 4
 class Counter(IntEnum):
     """Index of a word. All but the saturations are of the latest token.
 
-    Every cycle of a token is one with a weight beat or belongs to exactly one ``EXPOSED_`` counter, so
-    ``TOKEN_CYCLES = BEATS + sum of EXPOSED``. A cycle without a beat counts to the first that holds.
+    Every cycle of a token is one with a weight beat or belongs to exactly one ``EXPOSED_`` counter,
+    the first that holds; so ``TOKEN_CYCLES = BEATS + sum of EXPOSED``.
     """
 
-    TOKEN_CYCLES = 0  #: from the cycle after the token was taken to the one in which its end is known
+    TOKEN_CYCLES = 0  #: from the cycle after the token was taken until its end is known
     BEATS = 1  #: cycles in which the engine took a weight beat
     EXPOSED_EMBED = 2  #: no Quant was issued yet: the embedding is read and reduced
     EXPOSED_ACTS = 3  #: a Quant or a Tile is under way: the engine waits for activations or tables

@@ -23,8 +23,13 @@ __all__ = ["Embedding", "Layer", "Matrix", "Model", "NormVector", "fold"]
 class Weights(Protocol):
     """What :func:`fold` reads: a checkpoint."""
 
-    geometry: Geometry
-    eps: float
+    @property
+    def geometry(self) -> Geometry:
+        """Sizes."""
+
+    @property
+    def eps(self) -> float:
+        """What every RMSNorm adds to the mean square."""
 
     def tensor(self, name: str) -> np.ndarray:
         """Tensor by its published name, float32."""

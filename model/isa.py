@@ -205,7 +205,7 @@ class Tile:
 
 
 Instruction = End | Const | Mul | Add | Recip | Rsqrt | Stat | Embed | Quant | Pass | Tile
-INSTRUCTIONS: tuple[type, ...] = (
+INSTRUCTIONS: tuple[type[Instruction], ...] = (
     End, Const, Mul, Add, Recip, Rsqrt, Stat, Embed, Quant, Pass, Tile,
 )  # fmt: skip
 _BY_OPCODE = {kind.OPCODE: kind for kind in INSTRUCTIONS}
@@ -267,7 +267,7 @@ def decode(word: int) -> Instruction:
             raise NomulError(f"program: {word:#018x}: {name} cannot be {value}") from None
     if rest:
         raise NomulError(f"program: {word:#018x} is no instruction: bits beyond its fields are set")
-    return kind(**values)  # type: ignore[no-any-return]
+    return kind(**values)
 
 
 def pack_program(program: Sequence[Instruction]) -> np.ndarray:

@@ -182,7 +182,7 @@ class _Builder:
 
         # Forget, input, output gates: three quantisations of one residual stream.
         unit = 0.0
-        projections = (
+        projections: tuple[tuple[Mode, NormVector, Matrix, dict[str, int]], ...] = (
             (Mode.FORGET, layer.f_norm, layer.f_proj, {"address": lower_at}),
             (Mode.INPUT, layer.i_norm, layer.i_proj, {"address": number * d}),
             (Mode.OUTPUT, layer.g_norm, layer.g_proj, {}),
@@ -271,7 +271,9 @@ class _Builder:
             at = self.store(*(v.values for v in vectors))
             return {"address": at, "vectors": len(vectors) - 1, "square": 1}
 
-        groups = [(y.f_norm, y.i_norm, y.g_norm, y.attn_square) for y in model.layers]
+        groups: list[tuple[NormVector, ...]] = [
+            (y.f_norm, y.i_norm, y.g_norm, y.attn_square) for y in model.layers
+        ]
         groups.append((model.head_norm, model.head_square))
         reduce = group(*groups[0])
         shift = model.embedding.exponent - X_FRAC

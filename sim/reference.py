@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+
 from nomul.model.geometry import Geometry
 from nomul.model.ternary import ternarise
 from nomul.model.tokenizer import check_ids
@@ -24,8 +25,13 @@ _TIME = 2048  # tokens that go through the layers together: bounds the memory of
 class Weights(Protocol):
     """What the reference reads: a checkpoint."""
 
-    geometry: Geometry
-    eps: float
+    @property
+    def geometry(self) -> Geometry:
+        """Sizes."""
+
+    @property
+    def eps(self) -> float:
+        """What every RMSNorm adds to the mean square."""
 
     def tensor(self, name: str) -> np.ndarray:
         """Tensor by its published name, float32."""

@@ -37,7 +37,7 @@ class _Lazy(click.Group):
         if name not in _COMMANDS:
             return None
         module = importlib.import_module(f".{_COMMANDS[name][0]}", __name__)
-        return getattr(module, f"{name}_command")  # type: ignore[no-any-return]
+        return getattr(module, f"{name}_command")
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

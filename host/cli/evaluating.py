@@ -124,7 +124,7 @@ def eval_command(
         seconds[name] = time.perf_counter() - begin
     if logits is not None:
         with atomic(logits) as file:
-            np.savez(file, logits=results[names[0]].logits)
+            np.savez(file, logits=np.asarray(results[names[0]].logits))
     report = _report(results, seconds)
     if as_json:
         print_json(report)

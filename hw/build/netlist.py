@@ -95,12 +95,13 @@ def _fold_output_registers(net: _Netlist) -> int:
                          if len(readers) == 1 and readers[0][1] in ("DI", "M")}
             if not read or registers.keys() != read.keys() or len(clocks) > 1:
                 continue
-            if not all(ff is not None and _plain_register(net, ff, *clocks)
-                       for ff in registers.values()):
+            enables = {None if ff is None else _enable(net, ff, *clocks)
+                       for ff in registers.values()}
+            if len(enables) > 1 or None in enables:
                 continue
             for side in sides:
                 ram["parameters"][f"REGMODE_{side}"] = "OUTREG"
-                ram["connections"][f"OCE{side}"] = ["1"]
+                ram["connections"][f"OCE{side}"] = [*enables]
             for port, readers in read.items():
                 ff = net.cells.pop(readers[0][0])
                 ram["connections"][port] = ff["connections"]["Q"]
@@ -109,15 +110,17 @@ def _fold_output_registers(net: _Netlist) -> int:
     return folded
 
 
-def _plain_register(net: _Netlist, cell: Cell, clock: Bit | None) -> bool:
-    """Whether a cell is a flip-flop on ``clock`` without enable and reset, 0 at start."""
+def _enable(net: _Netlist, cell: Cell, clock: Bit | None) -> Bit | None:
+    """What enables a flip-flop on ``clock`` that is never reset and 0 at start; None if it is no such one."""
     if cell["type"] != "TRELLIS_FF" or net.bit(cell, "CLK") != clock:
-        return False
+        return None
     parameters = cell["parameters"]
-    enabled = parameters.get("CEMUX", "1").strip() == "1" or net.bit(cell, "CE") == "1"
+    mux = parameters.get("CEMUX", "1").strip()
+    enable = net.bit(cell, "CE") if mux == "CE" else "1" if mux == "1" else None
     never_reset = net.bit(cell, "LSR") in (None, "0")
     rising = parameters.get("CLKMUX", "CLK") == "CLK"
-    return enabled and never_reset and rising and parameters.get("REGSET", "RESET") == "RESET"
+    plain = never_reset and rising and parameters.get("REGSET", "RESET") == "RESET"
+    return enable if plain else None
 
 
 def _lut_function(net: _Netlist, lut: Cell) -> tuple[list[int], dict[tuple[int, ...], int]]:

@@ -73,9 +73,9 @@ class JobRunner(wiring.Component):
         m.submodules.tokens = tokens = memory.Memory(shape=TOKEN_BITS, depth=2 * MAX_STEPS, init=[])
         put, get = tokens.write_port(), tokens.read_port()
 
-        m.d.sync += self.read_token.eq(
-            get.data
-        )  # a block RAM is slow enough without logic behind it
+        out = Signal(TOKEN_BITS, reset_less=True)  # a block RAM is slow enough without logic behind it
+        m.d.sync += out.eq(get.data)
+        m.d.comb += self.read_token.eq(out)
 
         # Upper half: the prompt. Lower half: results.
         fetch = Signal()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Module, signed
+from amaranth import Module, Signal, signed
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -67,6 +67,8 @@ class VectorMemory(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        out = Signal(RowsLayout(self.lanes), reset_less=True)  # the block RAMs' own registers
+        m.d.comb += self.read_data.eq(out)
         for lane in range(self.lanes):
             for place in range(VECTOR_LANES):
                 bank = block_ram(shape=signed(SOURCE_BITS), depth=self.rows)
@@ -78,5 +80,5 @@ class VectorMemory(wiring.Component):
                     write.data.eq(self.write_data[lane]),
                     read.addr.eq(self.read_row),
                 ]
-                m.d.sync += self.read_data[lane][place].eq(read.data)
+                m.d.sync += out[lane][place].eq(read.data)
         return m

@@ -117,7 +117,7 @@ class Recurrence(wiring.Component):
             m.submodules[f"sigma_{lane}"] = sigma = Sigma(width=STATE_BITS - _T_DROP + 1)
 
             write, read = keeps.write_port(), keeps.read_port()
-            keep = Signal(_KEEP_BITS, name=f"keep_{lane}")
+            keep = Signal(_KEEP_BITS, name=f"keep_{lane}", reset_less=True)
             m.d.comb += [
                 write.en.eq(forget), write.addr.eq(keep_write), write.data.eq(self.keep[lane]),
                 read.addr.eq(keep_read),
@@ -126,7 +126,7 @@ class Recurrence(wiring.Component):
 
             # Cycle 3: h and silu; 4: their difference and keep; 7: the new state.
             write, read = states.write_port(), states.read_port()
-            old = Signal(signed(STATE_BITS), name=f"old_{lane}")
+            old = Signal(signed(STATE_BITS), name=f"old_{lane}", reset_less=True)
             change = Signal(signed(STATE_BITS + 1), name=f"change_{lane}")
             step = Signal(signed(STATE_BITS + 1), name=f"step_{lane}")
             h = Signal(signed(STATE_BITS), name=f"h_{lane}")
@@ -150,5 +150,7 @@ class Recurrence(wiring.Component):
                 write.en.eq(at[15]), write.addr.eq(activated_write), write.data.eq(result),
                 read.addr.eq(activated_read),
             ]  # fmt: skip
-            m.d.sync += self.activated[lane].eq(read.data)
+            held = Signal(signed(STATE_BITS), name=f"held_{lane}", reset_less=True)
+            m.d.sync += held.eq(read.data)
+            m.d.comb += self.activated[lane].eq(held)
         return m

@@ -85,7 +85,7 @@ class Sigma(wiring.Component):
         flip = delay(m, negative ^ self.complement, 4, name="flip")[-1]
 
         # Cycle 3: base and slope; 4: rise; 5: σ.
-        entry = Signal(SIGMA_BASE_BITS + SIGMA_SLOPE_BITS)
+        entry = Signal(SIGMA_BASE_BITS + SIGMA_SLOPE_BITS, reset_less=True)
         m.d.sync += entry.eq(read.data)
         base = delay(m, entry[:SIGMA_BASE_BITS], 1, name="base")[-1]
         rise = multiply(m, entry[SIGMA_BASE_BITS:], fraction)[0][0]

@@ -7,6 +7,7 @@ from typing import Any
 
 import cocotb
 from cocotb.triggers import FallingEdge, ReadOnly
+
 from nomul.hw import memory
 from nomul.hw.embedding import EmbeddingMemory
 from nomul.hw.ports import NORM_LATENCY
@@ -23,7 +24,9 @@ class Bus:
 
     def __init__(self, dut: Any):
         self.dut = dut
-        dut.bus__read.value = dut.bus__write.value = dut.bus__address.value = dut.bus__write_data.value = 0
+        dut.bus__read.value = dut.bus__write.value = dut.bus__address.value = (
+            dut.bus__write_data.value
+        ) = 0
         self.cycles: set[int] = set()
 
     async def access(self, address: int, data: int | None = None) -> int | None:
@@ -57,7 +60,7 @@ async def fill(bench: Bench, bus: Bus, addresses: list[int]) -> dict[int, int]:
     content = {}
     order = list(addresses)
     bench.rng.shuffle(order)
-    for address in order + order[:10]:
+    for address in [*order, *order[:10]]:
         content[address] = bench.rng.getrandbits(8)
         assert await bus.access(address, content[address]) is not None
     bench.rng.shuffle(order)
@@ -82,7 +85,7 @@ if KIND == "weights":
         bits = plane_bits(depth)
         content = await fill(bench, bus, [p << bits | b for p in range(g) for b in range(depth)])
         await refuses(bus, g << bits, *([depth] if depth < 1 << bits else []))
-        assert bus.cycles == {4}
+        assert bus.cycles == {5}
         beats = [[content[p << bits | b] for p in range(g)] for b in range(depth)]
         for count in (depth, 5, 1, depth - 1, depth):
             await FallingEdge(dut.clk)
@@ -95,7 +98,7 @@ if KIND == "weights":
             times = bench.times("o")[before:]
             if stall == 0.0:
                 assert times[-1] - times[0] == count - 1
-                assert times[0] - began <= 3
+                assert times[0] - began <= 4
             await bench.step(6)
             if count == depth:
                 assert not dut.o__valid.value
@@ -108,7 +111,7 @@ if KIND == "weights":
         dut.o__ready.value = 0
         dut.restart.value = 1
         for cycle in range(5):
-            assert bool(dut.o__valid.value) == (cycle >= 3)
+            assert bool(dut.o__valid.value) == (cycle >= 4)
             await FallingEdge(dut.clk)
             dut.restart.value = 0
 
@@ -128,7 +131,9 @@ if KIND == "norms":
         asked: list[tuple[int, int]] = []
         for cycle in range(300):
             await FallingEdge(dut.clk)
-            asked.append((bench.rng.randrange(component.words), bench.rng.randrange(component.words)))
+            asked.append(
+                (bench.rng.randrange(component.words), bench.rng.randrange(component.words))
+            )
             dut.a__address.value, dut.b__address.value = asked[-1]
             await ReadOnly()
             if cycle >= NORM_LATENCY:
@@ -171,13 +176,20 @@ if KIND == "logits":
         bench, bus = await begin(dut, component, "port__valid", "port__index", "port__sum")
         width = component.bits
         most = (1 << width - 1) - 1
-        logits = [[bench.rng.choice([most, -most - 1, bench.rng.randint(-most, most)])
-                   for _ in range(component.lanes)] for _ in range(component.vocab)]
+        logits = [
+            [
+                bench.rng.choice([most, -most - 1, bench.rng.randint(-most, most)])
+                for _ in range(component.lanes)
+            ]
+            for _ in range(component.vocab)
+        ]
         order = list(range(component.vocab))
         bench.rng.shuffle(order)
         for index in order:
             dut.port__valid.value, dut.port__index.value = 1, index
-            dut.port__sum.value = sum((v & (1 << width) - 1) << width * k for k, v in enumerate(logits[index]))
+            dut.port__sum.value = sum(
+                (v & (1 << width) - 1) << width * k for k, v in enumerate(logits[index])
+            )
             await FallingEdge(dut.clk)
             dut.port__valid.value = 0
             if bench.rng.random() < 0.3:
@@ -258,7 +270,7 @@ if KIND == "embeddings":
         component = EmbeddingMemory(**OPTIONS)
         lanes, size = component.lanes, component.size
         bench, bus = await begin(dut, component)
-        tried = sorted(bench.rng.sample(range(size), min(size, 1200)) + [0, size - 1])
+        tried = sorted([*bench.rng.sample(range(size), min(size, 1200)), 0, size - 1])
         content = await fill(bench, bus, list(dict.fromkeys(tried)))
         await refuses(bus, size)
         await refuses(bus, size, write=True)

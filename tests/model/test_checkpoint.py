@@ -17,6 +17,7 @@ import pytest
 import safetensors
 import safetensors.numpy
 from hypothesis import given
+
 from nomul.model import checkpoint
 from nomul.model.checkpoint import (
     Checkpoint,

@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any
 
 import pytest
+
 from nomul.model.errors import NomulError
 from nomul.model.geometry import Geometry
 

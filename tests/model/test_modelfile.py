@@ -17,6 +17,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
+
 from nomul.model import modelfile
 from nomul.model.errors import NomulError
 from nomul.model.files import canonical_json

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from nomul.model import modelfile, store
 from nomul.model.checkpoint import random_checkpoint
 from nomul.model.errors import NomulError

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis.extra import numpy as hnp
+
 from nomul.model.ternary import DECODE, ENCODE, TRITS_PER_BYTE, pack, ternarise, unpack, valid_codes
 
 TRITS = hnp.arrays(

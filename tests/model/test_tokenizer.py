@@ -7,6 +7,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given
+
 from nomul.model.errors import NomulError
 from nomul.model.tokenizer import BEGIN, ByteTokenizer, TextDecoder, check_ids, tokenizer
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 
 import pytest
+
 from nomul.hw.build.synth import synthesise
 from nomul.hw.scalar import ScalarUnit
 from nomul.sim.harness import run

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+
 from nomul.model.checkpoint import random_checkpoint, read_checkpoint
 from nomul.model.errors import NomulError
 from nomul.model.geometry import Geometry
