@@ -287,7 +287,7 @@ class _Builder:
             isa.Embed(
                 elements=d, stride=stride, shift=shift, norm=reduce["address"],
                 vectors=reduce["vectors"], square=1,
-            )  # fmt: skip
+            )
         )
         for number, layer in enumerate(model.layers):
             self.square_exponent = groups[number][-1].exponent

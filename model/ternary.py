@@ -42,7 +42,7 @@ def _decode(byte: int) -> tuple[int, int, int, int, int]:
 
 _VALUE = np.array([0, 1, -1], dtype=np.int8)
 
-#: Trits of each byte, int8 ``[256, 5]``; the 13 byte values outside the code decode too, to trits that another byte has.
+#: Trits of each byte, int8 ``[256, 5]``; the 13 bytes outside the code decode to trits that another one has.
 DECODE: np.ndarray = _VALUE[np.array([_decode(byte) for byte in range(256)])]
 DECODE.setflags(write=False)
 

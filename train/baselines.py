@@ -7,6 +7,7 @@ import lzma
 from dataclasses import dataclass
 
 import numpy as np
+
 from nomul.model.errors import NomulError
 
 __all__ = ["Ngram", "xz_bits_per_byte"]

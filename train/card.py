@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
 from nomul.model.errors import NomulError
 from nomul.model.ternary import ternarise
 

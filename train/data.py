@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+
 from nomul.model.errors import NomulError
 
 __all__ = [

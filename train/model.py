@@ -16,11 +16,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from nomul.model.errors import NomulError
-from nomul.model.geometry import Geometry
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from nomul.model.errors import NomulError
+from nomul.model.geometry import Geometry
 
 from .scan import scan
 

@@ -28,9 +28,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
 from nomul.model.errors import NomulError
 from nomul.model.geometry import Geometry
-from torch import Tensor
 
 from .data import BEGIN, Corpus, load_corpus, standard_library
 from .model import MatMulFreeLM, export_checkpoint, import_checkpoint

@@ -143,7 +143,18 @@ def test_plain_register_becomes_the_rams(width: int):
     assert flops[0] - flops[1] == width
 
 
-@pytest.mark.parametrize("kind", ["reset", "held", "read twice"])
+def test_enable_becomes_the_rams():
+    """A register that can be held keeps its enable, as the enable of the RAM's register."""
+    _, before, after, done = netlists(Registered(kind="held"), "ram_held")
+    assert done["registers"] == 12
+    enables = {cell["connections"]["CE"][0] for cell in before.values() if cell["type"] == "TRELLIS_FF"}
+    ram = next(cell for cell in after.values() if cell["type"] == "DP16KD")
+    (side,) = [side for side in "AB" if ram["parameters"][f"REGMODE_{side}"] == "OUTREG"]
+    assert [*enables] == ram["connections"][f"OCE{side}"] != ["1"]
+    assert not any(cell["type"] == "TRELLIS_FF" for cell in after.values())
+
+
+@pytest.mark.parametrize("kind", ["reset", "read twice"])
 def test_other_registers_stay(kind: str):
     _, _, after, done = netlists(Registered(kind=kind), f"ram_{kind.replace(' ', '_')}")
     assert done["registers"] == 0

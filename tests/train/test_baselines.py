@@ -9,6 +9,7 @@ import random
 
 import numpy as np
 import pytest
+
 from nomul.model.errors import NomulError
 from nomul.train.baselines import Ngram, xz_bits_per_byte
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from nomul.model.errors import NomulError
 from nomul.train.data import (
     BEGIN,

@@ -9,6 +9,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install 'nomul[train]')")
 
+from safetensors.torch import load_file, save_file  # noqa: E402
+
 from nomul.model.errors import NomulError  # noqa: E402
 from nomul.model.geometry import Geometry  # noqa: E402
 from nomul.model.ternary import ternarise  # noqa: E402
@@ -19,7 +21,6 @@ from nomul.train.model import (  # noqa: E402
     import_checkpoint,
 )
 from nomul.train.scan import scan, scan_plain, use_kernel  # noqa: E402
-from safetensors.torch import load_file, save_file  # noqa: E402
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "upstream-a"
 ODD = Geometry(hidden=12, intermediate=20, layers=2, vocab=17)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from nomul.model.errors import NomulError
 from nomul.train.command import main_train
 from nomul.train.data import Corpus, export_corpus, load_corpus
