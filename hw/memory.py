@@ -93,16 +93,16 @@ class Skid(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         arriving, leaving = Value.cast(self.i.payload), Value.cast(self.o.payload)
-        full, held = Signal(), Signal(len(arriving), reset_less=True)
+        free, held = Signal(init=1), Signal(len(arriving), reset_less=True)
         m.d.comb += [
-            self.i.ready.eq(~full),
-            self.o.valid.eq(full | self.i.valid),
-            leaving.eq(Mux(full, held, arriving)),
+            self.i.ready.eq(free),
+            self.o.valid.eq(~free | self.i.valid),
+            leaving.eq(Mux(free, arriving, held)),
         ]
-        with m.If(full):
-            m.d.sync += full.eq(~self.o.ready)
+        with m.If(free):
+            m.d.sync += [held.eq(arriving), free.eq(~self.i.valid | self.o.ready)]
         with m.Else():
-            m.d.sync += [held.eq(arriving), full.eq(self.i.valid & ~self.o.ready)]
+            m.d.sync += free.eq(self.o.ready)
         return m
 
 
