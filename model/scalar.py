@@ -135,7 +135,7 @@ def add(a: Scalar, b: Scalar) -> Scalar:
 
 
 def recip(a: Scalar) -> Scalar:
-    """``1/a`` within 2⁻¹⁷ of it, relatively; ``1/0`` is zero."""
+    """``1/a`` within 1.01·2⁻¹⁷ of it, relatively; ``1/0`` is zero."""
     if a.mantissa == 0:
         return ZERO
     rest = a.mantissa - _HALF
