@@ -270,7 +270,7 @@ if KIND == "embeddings":
         component = EmbeddingMemory(**OPTIONS)
         lanes, size = component.lanes, component.size
         bench, bus = await begin(dut, component)
-        tried = sorted([*bench.rng.sample(range(size), min(size, 1200)), 0, size - 1])
+        tried = sorted([*bench.rng.sample(range(size), min(size, 300)), 0, size - 1])
         content = await fill(bench, bus, list(dict.fromkeys(tried)))
         await refuses(bus, size)
         await refuses(bus, size, write=True)

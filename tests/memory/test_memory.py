@@ -62,7 +62,7 @@ def test_decoder():
 @pytest.mark.parametrize(
     ("make", "options", "blocks"),
     [
-        (memory.WeightMemory, {"bytes_per_beat": 2, "depth": 8192}, 2 * 4),
+        (memory.WeightMemory, {"bytes_per_beat": 4, "depth": 8192}, 4 * 4),
         (memory.NormMemory, {"words": 2048}, 8),
         (memory.ProgramMemory, {"words": 512}, 2),
         (memory.LogitsMemory, {"vocab": 256, "bits": 18}, 1),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -111,3 +112,18 @@ def test_text_is_read_freely():
         isa.Tile(outputs=3, chunks=16),
         isa.End(),
     ]
+
+
+def test_documentation_has_every_field():
+    text = (Path(__file__).parents[2] / "docs" / "isa.md").read_text()
+    rows = []
+    for kind in isa.INSTRUCTIONS:
+        fields = [
+            f"`{name}` {low if width == 1 else f'{low + width - 1}:{low}'}" + " (signed)" * is_signed
+            for name, low, width, is_signed in isa.layout(kind)
+        ]
+        rows.append(f"| {kind.OPCODE} | `{kind.__name__.lower()}` | {', '.join(fields) or '–'} |")
+    begin = text.index("| 0 | `end`")
+    assert text[begin : text.index("\n\n", begin)] == "\n".join(rows)
+    listing = text.split("```")[1].strip()
+    assert isa.disassemble(isa.assemble(listing)).strip() == listing

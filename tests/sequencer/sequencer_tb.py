@@ -148,10 +148,10 @@ class Stub:
         open_beats: list[int] = []  # of tiles taken
         outputs_left: list[int] = []  # of passes taken; EMBED: 0
         tile_outputs: list[int] = []
-        settle = idle = 0
+        settle = idle = flushing = 0
         while True:
             await FallingEdge(dut.clk)
-            if self.flushed and self.flushed[-1] == bench.cycle - 1:
+            if flushing:
                 for name in STREAMS:
                     bench.ports[name].held = None  # a flush withdraws what is offered
             dut.program__data.value = out
@@ -177,7 +177,8 @@ class Stub:
             best = [100 + self.finished + k for k in range(LANES)] if right else [7] * LANES
             dut.best.value = sum(v << 16 * k for k, v in enumerate(best))
             await ReadOnly()
-            if int(dut.flush.value):
+            flushing = int(dut.flush.value)
+            if flushing:
                 self.flushed.append(bench.cycle)
                 open_beats.clear(), outputs_left.clear(), tile_outputs.clear()
                 waiting = dict.fromkeys(STREAMS, False)
