@@ -15,7 +15,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from amaranth.hdl import Elaboratable
@@ -52,6 +52,9 @@ class Synthesis:
         The seeds.
     part, speed, tools
         Device, speed grade, versions of the tools.
+    parts : dict
+        The same four counts, before packing, by the first two components of hierarchical cell
+        names. Logic that yosys merged across units is counted where its name says.
     """
 
     comb: int
@@ -63,6 +66,7 @@ class Synthesis:
     part: str
     speed: int
     tools: dict[str, str]
+    parts: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @property
     def fmax_median_mhz(self) -> float:
@@ -73,6 +77,23 @@ class Synthesis:
         """For JSON: the fields and the median."""
         median = self.fmax_median_mhz if self.fmax_mhz else None
         return {**asdict(self), "fmax_median_mhz": median}
+
+
+#: LUT4 equivalents of cells that take any.
+_COMB = {"LUT4": 1, "CCU2C": 2, "TRELLIS_DPR16X4": 4}
+_COUNTED = {"TRELLIS_FF": "ff", "DP16KD": "bram", "MULT18X18D": "multipliers"}
+
+
+def _parts(cells: dict[str, dict[str, str]]) -> dict[str, dict[str, int]]:
+    """Counts by the first two components of cell names."""
+    parts: dict[str, dict[str, int]] = {}
+    for name, cell in cells.items():
+        owner = ".".join(name.split(".")[:2]) if "." in name else ""
+        counts = parts.setdefault(owner, dict.fromkeys(("comb", *_COUNTED.values()), 0))
+        counts["comb"] += _COMB.get(cell["type"], 0)
+        if cell["type"] in _COUNTED:
+            counts[_COUNTED[cell["type"]]] += 1
+    return parts
 
 
 def _run(name: str, *arguments: str, folder: Path, log: str, limit_s: int) -> None:
@@ -161,10 +182,11 @@ def synthesise(
         used = placed[0][1]
         comb, ff = used["TRELLIS_COMB"], used["TRELLIS_FF"]
     else:
-        comb = cells["LUT4"] + 2 * cells["CCU2C"] + 4 * cells["TRELLIS_DPR16X4"]
+        comb = sum(count * cells[kind] for kind, count in _COMB.items())
         ff = cells["TRELLIS_FF"]
     return Synthesis(
         comb=comb, ff=ff, bram=cells["DP16KD"], multipliers=cells["MULT18X18D"],
         fmax_mhz=tuple(round(clock, 2) for clock, _ in placed), seeds=tuple(seeds),
         part=PART, speed=SPEED, tools=tools,
+        parts=_parts(design["modules"][name]["cells"]),
     )

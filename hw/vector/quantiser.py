@@ -49,6 +49,11 @@ class Quantiser(wiring.Component):
     row_bits : int
         Bits of a row's address.
 
+    Attributes
+    ----------
+    latency : int
+        Cycles from ``quant_i`` taken to the first beat offered.
+
     Members
     -------
     quant_i : ``In(stream.Signature(QuantLayout(lanes)))``
@@ -63,6 +68,8 @@ class Quantiser(wiring.Component):
     rows_data : ``In(RowsLayout(lanes))``
         Two cycles after ``row``.
     """
+
+    latency = _PIPE + 1
 
     def __init__(self, *, lanes: int, bytes_per_beat: int, rows: int, row_bits: int):
         if bytes_per_beat < 4 or bytes_per_beat % 4:
@@ -85,15 +92,11 @@ class Quantiser(wiring.Component):
             "rows_data": In(RowsLayout(lanes)),
         })
 
-    @property
-    def latency(self) -> int:
-        """Cycles from ``quant_i`` taken to the first beat offered."""
-        return _PIPE + 1
-
-    def cycles(self, elements: int) -> int:
-        """Cycles from ``quant_i`` taken to the last beat taken, without stalls."""
-        chunks = -(-elements // (VECTOR_LANES * self.chunk_beats))
-        return self.latency + chunks * self.lanes * self.chunk_beats
+    @staticmethod
+    def cycles(elements: int, *, lanes: int, bytes_per_beat: int) -> int:
+        """Cycles from ``quant_i`` taken until the last beat is taken, without stalls."""
+        chunk = TRITS_PER_BYTE * bytes_per_beat
+        return Quantiser.latency + -(-elements // chunk) * lanes * chunk // VECTOR_LANES
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

@@ -127,6 +127,10 @@ class VectorUnit(wiring.Component):
         for name, value in sizes.items():
             if value < 1:
                 raise ValueError(f"{name} is {value}; a vector unit needs at least 1")
+        if bytes_per_beat < 4 or bytes_per_beat % 4:
+            raise ValueError(
+                f"bytes_per_beat is {bytes_per_beat}; the quantiser takes a positive multiple of 4"
+            )
         if vocab > 1 << TOKEN_BITS:
             raise ValueError(f"vocab is {vocab}; a token has {TOKEN_BITS} bits")
         if layers * hidden > 1 << 20:
@@ -147,13 +151,6 @@ class VectorUnit(wiring.Component):
         self.sum_bits = acc_bits(inputs)
         self.residual_rows = -(-hidden // VECTOR_LANES)
         self.rows_total = self.residual_rows - (-max(hidden, intermediate) // VECTOR_LANES)
-        self._memory = VectorMemory(lanes=lanes, rows=self.rows_total)
-        self._quantiser = Quantiser(
-            lanes=lanes,
-            bytes_per_beat=bytes_per_beat,
-            rows=self.residual_rows,
-            row_bits=self._memory.row_bits,
-        )
         super().__init__({
             "pass_i": In(stream.Signature(PassLayout(lanes))),
             "rows": In(stream.Signature(RowLayout(lanes))),
@@ -191,16 +188,23 @@ class VectorUnit(wiring.Component):
     @property
     def quantiser_latency(self) -> int:
         """Cycles from ``quant_i`` taken to the first beat of ``acts`` offered."""
-        return self._quantiser.latency
+        return Quantiser.latency
 
     def quantiser_cycles(self, elements: int) -> int:
         """Cycles from ``quant_i`` taken until its last beat is taken, without stalls."""
-        return self._quantiser.cycles(elements)
+        return Quantiser.cycles(
+            elements, lanes=self.lanes, bytes_per_beat=self.bytes_per_beat
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.memory = vectors = self._memory
-        m.submodules.quantiser = quantiser = self._quantiser
+        m.submodules.memory = vectors = VectorMemory(lanes=self.lanes, rows=self.rows_total)
+        m.submodules.quantiser = quantiser = Quantiser(
+            lanes=self.lanes,
+            bytes_per_beat=self.bytes_per_beat,
+            rows=self.residual_rows,
+            row_bits=vectors.row_bits,
+        )
         m.submodules.recurrence = recurrence = Recurrence(
             lanes=self.lanes, hidden=self.hidden, layers=self.layers
         )
