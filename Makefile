@@ -14,7 +14,7 @@ help:            ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: setup      ## a trained model writes Python on the simulated core
-	@$(BIN)/nomul run --tokens 160 "def read_lines(path):"
+	@$(BIN)/nomul run --tokens 120 "for line in f"
 
 test: setup      ## all tests but the long sweeps
 	$(BIN)/pytest -q -n $(JOBS) --dist worksteal -m "not sweep"
