@@ -53,7 +53,7 @@ class Synthesis:
     part, speed, tools
         Device, speed grade, versions of the tools.
     parts : dict
-        The same four counts, before packing, by the first two components of hierarchical cell
+        The same four counts, before packing, by the first two levels of hierarchy in cell
         names. Logic that yosys merged across units is counted where its name says.
     """
 
@@ -85,10 +85,11 @@ _COUNTED = {"TRELLIS_FF": "ff", "DP16KD": "bram", "MULT18X18D": "multipliers"}
 
 
 def _parts(cells: dict[str, dict[str, str]]) -> dict[str, dict[str, int]]:
-    """Counts by the first two components of cell names."""
+    """Counts by the first two levels of hierarchy."""
     parts: dict[str, dict[str, int]] = {}
     for name, cell in cells.items():
-        owner = ".".join(name.split(".")[:2]) if "." in name else ""
+        path = name.split(".")[:-1]  # the last component is the cell's own
+        owner = ".".join(path[:2])
         counts = parts.setdefault(owner, dict.fromkeys(("comb", *_COUNTED.values()), 0))
         counts["comb"] += _COMB.get(cell["type"], 0)
         if cell["type"] in _COUNTED:
