@@ -61,7 +61,7 @@ class EmbeddingMemory(wiring.Component):
 
     def cycles(self, elements: int) -> int:
         """Cycles from a request taken to the last element offered, without stalls."""
-        return 4 + (_SCALE_BYTES + elements) * self.lanes
+        return 5 + (_SCALE_BYTES + elements) * self.lanes
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -108,18 +108,20 @@ class EmbeddingMemory(wiring.Component):
                 m.d.sync += [rest.eq(rest - 1), to_low.eq(0), to_high.eq(to_low)]
         with m.If(touched):
             m.d.sync += [at.eq(offset), tags[0].valid.eq(0)]
-        with m.If(accept):
+        starts = [Signal(bits, name=f"start_{k}", reset_less=True) for k in range(self.lanes)]
+        begin = Signal()
+        m.d.sync += begin.eq(accept)
+        m.d.sync += [s.eq(t * asked.stride) for s, t in zip(starts, asked.token, strict=True)]
+        with m.If(begin):
             m.d.sync += [
-                left.eq(asked.elements),
-                rest.eq(asked.elements + _SCALE_BYTES),
+                rest.eq(left + _SCALE_BYTES),
                 to_low.eq(1),
                 to_high.eq(0),
                 lane.eq(0),
-                *(
-                    p.eq(token * asked.stride)
-                    for p, token in zip(pointers, asked.token, strict=True)
-                ),
+                *(pointer.eq(start) for pointer, start in zip(pointers, starts, strict=True)),
             ]
+        with m.If(accept):
+            m.d.sync += left.eq(asked.elements)
         with m.Elif(self.rows.valid & self.rows.ready):
             m.d.sync += left.eq(left - 1)
 

@@ -2,13 +2,16 @@
 """The on-chip memories of a core, each with a byte-wide side for the bus.
 
 The bus is used while the core is idle, so it shares read ports with the core. Outputs of block RAMs
-go to plain registers: what leaves a DP16KD comes 5.7 ns after the clock. Nothing is read in a cycle
-in which something is written; else yosys would add logic for what happens then.
+go to plain registers: what leaves a DP16KD comes 5.7 ns after the clock. Nothing that is read in a
+cycle in which it is written is looked at; yosys is told so, or it would add logic for what happens
+then.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import reduce
+from operator import or_
 
 from amaranth.hdl import Cat, Module, Mux, ResetInserter, Shape, Signal, Value, signed, unsigned
 from amaranth.lib import data, memory, stream, wiring
@@ -21,8 +24,8 @@ from nomul.model.numbers import NORM_BITS, VECTOR_LANES
 from nomul.model.protocol import ADDRESS_BITS, REGION_SHIFT, Region
 
 from .core_ports import BusSignature
+from .fetch import ProgramSignature
 from .ports import LogitSignature, NormLayout, NormSignature, WeightLayout
-from .sequencer import ProgramSignature
 
 __all__ = [
     "BusDecoder",
@@ -50,7 +53,8 @@ def positive(owner: str, **parameters: int) -> None:
 
 def block_ram(m: Module, name: str, *, shape: Shape | int, depth: int) -> memory.Memory:
     """A memory that becomes block RAM."""
-    ram = memory.Memory(shape=shape, depth=depth, init=[], attrs={"ram_style": "block"})
+    attrs = {"ram_style": "block", "no_rw_check": 1}
+    ram = memory.Memory(shape=shape, depth=depth, init=[], attrs=attrs)
     m.submodules[name] = ram
     return ram
 
@@ -139,7 +143,7 @@ class Slice(wiring.Component):
 class ProgramMemory(wiring.Component):
     """Instructions: word ``k`` at byte ``8·k``.
 
-    Bus accesses take 3 cycles.
+    Bus accesses take 4 cycles; the port reads nothing meanwhile.
 
     Parameters
     ----------
@@ -148,7 +152,6 @@ class ProgramMemory(wiring.Component):
     Members
     -------
     port : ``In(ProgramSignature(words=words))``
-        Two stages: an instruction comes 2 enabled cycles after its address.
     bus : ``Out(BusSignature())``
     """
 
@@ -167,19 +170,19 @@ class ProgramMemory(wiring.Component):
         ram = block_ram(m, "ram", shape=unsigned(8 * INSTRUCTION_BYTES), depth=self.words)
         read, write = ram.read_port(), ram.write_port(granularity=8)
         byte, word = _split(self.bus.address, INSTRUCTION_BYTES)
-        going = answer(m, self.bus, valid=word < self.words, latency=3)
+        going = answer(m, self.bus, valid=word < self.words, latency=4)
+        at = Signal.like(self.port.address)
         out = Signal.like(self.port.data, reset_less=True)
-        with m.If(self.port.enable | going.any()):
-            m.d.sync += out.eq(read.data)
+        m.d.sync += [at.eq(Mux(going[0], word, self.port.address)), out.eq(read.data)]
         m.d.comb += [
-            read.addr.eq(Mux(going[0], word, self.port.address)),
-            read.en.eq((self.port.enable | going.any()) & ~self.bus.write),
+            read.addr.eq(at),
+            read.en.eq(~write.en.any()),
             self.port.data.eq(out),
             self.bus.read_data.eq(out.word_select(byte, 8)),
             write.addr.eq(word),
             write.data.eq(self.bus.write_data.replicate(INSTRUCTION_BYTES)),
-            write.en.eq(Mux(self.bus.write & (word < self.words), 1 << byte, 0)),
         ]
+        m.d.sync += write.en.eq(Mux(self.bus.write & (word < self.words), 1 << byte, 0))
         return m
 
 
@@ -273,7 +276,7 @@ class WeightMemory(wiring.Component):
             get, put = ram.read_port(), ram.write_port()
             m.d.comb += [
                 get.addr.eq(at),
-                get.en.eq(go & ~write[number]),
+                get.en.eq(go),
                 put.addr.eq(write_at),
                 put.en.eq(write[number]),
                 put.data.eq(write_data),
@@ -289,7 +292,7 @@ class NormMemory(wiring.Component):
     """Norm vectors in words of four: element ``e`` of word ``w`` at byte ``8·w + 2·e``.
 
     Two ports that read in every cycle. The bus takes the place of reader ``b``, so that each byte
-    of a word is one memory of two ports. Bus accesses take 4 cycles; ``b`` reads nothing meanwhile.
+    of a word is one memory of two ports. Bus accesses take 5 cycles; ``b`` reads nothing meanwhile.
 
     Parameters
     ----------
@@ -316,7 +319,7 @@ class NormMemory(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         byte, word = _split(self.bus.address, VECTOR_LANES * NORM_BITS // 8)
-        going = answer(m, self.bus, valid=word < self.words, latency=4)
+        going = answer(m, self.bus, valid=word < self.words, latency=5)
         address = Signal(range(max(2, self.words)))
         m.d.comb += address.eq(Mux(going[0], word, self.b.address))
         writing = Signal()
@@ -339,7 +342,11 @@ class NormMemory(wiring.Component):
             for name, port in (("a", a), ("b", b)):
                 m.d.sync += outs[name].as_value().word_select(number, 8).eq(port.data)
         m.d.comb += [self.a.data.eq(outs["a"]), self.b.data.eq(outs["b"])]
-        m.d.sync += self.bus.read_data.eq(outs["b"].as_value().word_select(byte, 8))
+        near = Signal(NormLayout, reset_less=True)
+        m.d.sync += [
+            near.eq(outs["b"]),
+            self.bus.read_data.eq(near.as_value().word_select(byte, 8)),
+        ]
         return m
 
 
@@ -403,7 +410,7 @@ class LogitsMemory(wiring.Component):
 
 
 class CounterMemory(wiring.Component):
-    """Counters: word ``k`` at byte ``4·k``. The bus reads in 1 cycle, and cannot write.
+    """Counters: word ``k`` at byte ``4·k``. The bus reads in 2 cycles, and cannot write.
 
     Parameters
     ----------
@@ -429,17 +436,20 @@ class CounterMemory(wiring.Component):
         m = Module()
         byte = self.bus.address[:REGION_SHIFT]
         size = COUNTER_BYTES * self.words
-        answer(m, self.bus, valid=(byte < size) & ~self.bus.write, latency=1)
-        m.d.sync += self.bus.read_data.eq(
-            self.words_i.as_value().word_select(byte[: (size - 1).bit_length()], 8)
-        )
+        answer(m, self.bus, valid=(byte < size) & ~self.bus.write, latency=2)
+        word = Signal(8 * COUNTER_BYTES)
+        index = byte[2 : max(3, (size - 1).bit_length())]
+        m.d.sync += [
+            word.eq(self.words_i[index]),
+            self.bus.read_data.eq(word.word_select(byte[:2], 8)),
+        ]
         return m
 
 
 class BusDecoder(wiring.Component):
-    """Passes accesses on to the memory of their region; adds 2 cycles.
+    """Passes accesses on to the memory of their region; adds 3 cycles.
 
-    An access to a region without memory is answered with an error after 2 cycles.
+    An access to a region without memory is answered with an error after 3 cycles.
 
     Parameters
     ----------
@@ -472,20 +482,25 @@ class BusDecoder(wiring.Component):
         for member in self.regions:
             port = getattr(self, member.name.lower())
             chosen = region == member
+            answered, refused = Signal(), Signal()
+            read_data = Signal.like(port.read_data)
             m.d.comb += [port.address.eq(bus.address), port.write_data.eq(bus.write_data)]
-            m.d.sync += [port.read.eq(bus.read & chosen), port.write.eq(bus.write & chosen)]
-            done.append(port.done)
-            error.append(port.error)
-            byte.append(Mux(port.done, port.read_data, 0))
-        nobody = Signal()
-        read_data: Value | int = 0
-        for value in byte:
-            read_data = read_data | value
+            m.d.sync += [
+                port.read.eq(bus.read & chosen),
+                port.write.eq(bus.write & chosen),
+                answered.eq(port.done),
+                refused.eq(port.error),
+                read_data.eq(Mux(port.done, port.read_data, 0)),
+            ]
+            done.append(answered)
+            error.append(refused)
+            byte.append(read_data)
+        nobody = Signal(2)
         m.d.sync += [
-            nobody.eq(strobe & ~region.matches(*self.regions)),
-            bus.done.eq(Cat(done, nobody).any()),
-            bus.error.eq(Cat(error, nobody).any()),
-            bus.read_data.eq(read_data),
+            nobody.eq(Cat(strobe & ~region.matches(*self.regions), nobody)),
+            bus.done.eq(Cat(done, nobody[-1]).any()),
+            bus.error.eq(Cat(error, nobody[-1]).any()),
+            bus.read_data.eq(reduce(or_, byte)),
         ]
         return m
 

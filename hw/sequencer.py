@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the program of a token: fetches, decodes, hands work to the units, counts cycles."""
+"""Runs the program of a token: hands work to the units, counts cycles."""
 
 from __future__ import annotations
 
 from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from nomul.model import isa
 from nomul.model.counters import COUNTER_BYTES, EXPOSED, Counter, counter_words
-from nomul.model.isa import INSTRUCTION_BYTES, OPCODE_BITS, Mode, Statistic
+from nomul.model.isa import INSTRUCTION_BYTES, OPCODE_BITS, Mode
 from nomul.model.protocol import TOKEN_BITS
 
+from .fetch import Fetch, ProgramSignature, field
 from .ports import (
     EMBED,
     PassLayout,
@@ -23,7 +24,7 @@ from .ports import (
 )
 from .scalar import ScalarUnit
 
-__all__ = ["ProgramSignature", "SaturatedLayout", "Sequencer", "TokensLayout"]
+__all__ = ["SaturatedLayout", "Sequencer", "TokensLayout"]
 
 _WORD_BITS = 8 * INSTRUCTION_BYTES
 _SETTLE = 2  # cycles that the vector unit may take to show that it is not idle
@@ -42,37 +43,6 @@ def TokensLayout(lanes: int) -> data.StructLayout:
     )
 
 
-class ProgramSignature(wiring.Signature):
-    """The sequencer's port of program memory.
-
-    Members
-    -------
-    address : ``Out(range(words))``
-    enable : ``Out(1)``
-        Moves the memory's two stages on by one cycle; low, they hold.
-    data : ``In(64)``
-        The instruction whose address was shown two enabled cycles ago.
-    """
-
-    def __init__(self, *, words: int) -> None:
-        super().__init__(
-            {
-                "address": Out(range(words)),
-                "enable": Out(1),
-                "data": In(_WORD_BITS),
-            }
-        )
-
-
-def _field(word: Value, kind: type, name: str) -> Value:
-    """Bits of an instruction's field."""
-    for field, low, width, is_signed in isa.layout(kind):
-        if field == name:
-            bits = word[low : low + width]
-            return bits.as_signed() if is_signed else bits
-    raise KeyError(f"{kind.__name__} has no field {name}")
-
-
 class Sequencer(wiring.Component):
     """Executes one token's program, instruction by instruction.
 
@@ -80,7 +50,8 @@ class Sequencer(wiring.Component):
     unit (each operation takes its ``ScalarUnit.LATENCY``), for room in the stream that it goes to,
     and, if it is a Stat or the End, until the vector unit is idle. Pass and Quant carry the values
     that registers have after all earlier instructions. A work item is offered in the cycle after
-    its instruction is issued; the first is issued 4 cycles after the token was taken.
+    its instruction is issued; the first is issued ``Fetch.latency`` cycles after the
+    token was taken.
 
     What is no instruction (an unknown opcode, mode or statistic, or the end of program memory) ends
     the token: ``flush`` strikes, ``ERROR`` is set, and zeros are delivered. So does ``give_up``,
@@ -116,7 +87,8 @@ class Sequencer(wiring.Component):
     start : ``Out(1)``
         One cycle, when a token is taken: weights are streamed from the beginning.
     flush : ``Out(1)``
-        One cycle: all units drop what they do.
+        One cycle, the one behind the token's last: all units drop what they do. The next token has
+        work for them three cycles later at the earliest.
     busy : ``Out(1)``
         From the cycle after a token is taken until its result is taken.
     fresh : ``Out(ArrayLayout(1, lanes))``
@@ -173,9 +145,9 @@ class Sequencer(wiring.Component):
             self.token_i.ready.eq(~self.busy & ~self.give_up),
             self.start.eq(self.token_i.valid & self.token_i.ready),
             giving_up.eq(self.busy & self.give_up),
-            self.flush.eq(fail | giving_up),
             scalar.clear.eq(self.start),
         ]
+        m.d.sync += self.flush.eq(fail | giving_up)
         with m.If(self.token_o.ready | giving_up):
             m.d.sync += self.token_o.valid.eq(0)
         with m.If(self.start):
@@ -190,9 +162,10 @@ class Sequencer(wiring.Component):
                 self.token_o.payload.as_value().eq(Mux(fail, 0, self.best.as_value())),
             ]
 
-        step, issue = Signal(), Signal()
-        word, d = self.fetch(m, run, step)
-        m.d.comb += [step.eq(~d.valid | issue), self.program.enable.eq(step)]
+        fetch = Fetch(words=self.program_words)
+        m.submodules.fetch = ResetInserter(self.start)(fetch)
+        connect(m, fetch.program, flipped(self.program))
+        d, word, valid = fetch.o.payload, fetch.o.payload.word, run & fetch.o.valid
 
         # Issue: what the decoded instruction needs, and what it does in that cycle.
         settling = Signal(_SETTLE)
@@ -220,75 +193,17 @@ class Sequencer(wiring.Component):
         going = {}
         for name, condition in go.items():
             going[name] = Signal(name=f"go_{name}")
-            m.d.comb += going[name].eq(run & d.valid & condition)
+            m.d.comb += going[name].eq(valid & condition)
         m.d.comb += [
-            issue.eq(Cat(going.values()).any()),
-            end.eq(run & d.valid & d.end & ready & quiet),
-            fail.eq(run & d.valid & d.bad),
-            scalar.command.valid.eq(run & d.valid & (d.scalar | d.stat & quiet)),
+            fetch.o.ready.eq(Cat(going.values()).any()),
+            end.eq(valid & d.end & ready & quiet),
+            fail.eq(valid & d.bad),
+            scalar.command.valid.eq(valid & (d.scalar | d.stat & quiet)),
         ]
         m.d.comb += scalar.command.payload.ra.eq(d.ra)
         self.work(m, scalar, word, going, token)
-        self.count(m, scalar, word, run, error, going, d.valid & (d.stat & ready | d.end) & ~quiet)
+        self.count(m, scalar, word, run, error, going, fetch.o.valid & (d.stat & ready | d.end) & ~quiet)
         return m
-
-    def fetch(self, m: Module, run: Signal, step: Signal) -> tuple[Signal, Signal]:
-        """Two stages in the memory, then one that decodes; all move on together with ``step``.
-
-        Returns the instruction's word and what it is.
-        """
-        word = Signal(_WORD_BITS)
-        kinds = ("scalar", "stat", "embed", "quant", "pass", "tile", "end")
-        flags = dict.fromkeys(("valid", "bad", *kinds), 1)
-        d = Signal(data.StructLayout({**flags, "ra": range(isa.REGISTERS)}))
-        pc = Signal(range(self.program_words + 1))
-        beyond = pc == self.program_words
-        valid, outside = Signal(2), Signal(2)
-        m.d.comb += self.program.address.eq(pc)
-        with m.If(self.start):
-            m.d.sync += [pc.eq(0), valid.eq(0), d.valid.eq(0)]
-        with m.Elif(run & step):
-            m.d.sync += [
-                pc.eq(Mux(beyond, pc, pc + 1)),
-                valid.eq(Cat(1, valid)),
-                outside.eq(Cat(beyond, outside)),
-                word.eq(self.program.data),
-                d.valid.eq(valid[1]),
-            ]
-
-        # Fields are looked at as they leave the memory.
-        fetched = self.program.data
-        opcode = fetched[:OPCODE_BITS]
-        with m.If(run & step):
-            m.d.sync += [
-                d.scalar.eq(
-                    opcode.matches(
-                        *(k.OPCODE for k in (isa.Const, isa.Mul, isa.Add, isa.Recip, isa.Rsqrt))
-                    )
-                ),
-                d.stat.eq(opcode == isa.Stat.OPCODE),
-                d.embed.eq(opcode == isa.Embed.OPCODE),
-                d.quant.eq(opcode == isa.Quant.OPCODE),
-                d["pass"].eq(opcode == isa.Pass.OPCODE),
-                d.tile.eq(opcode == isa.Tile.OPCODE),
-                d.end.eq(opcode == isa.End.OPCODE),
-                d.ra.eq(_field(fetched, isa.Mul, "ra")),
-            ]
-            for kind in (isa.Quant, isa.Pass):
-                with m.If(opcode == kind.OPCODE):
-                    m.d.sync += d.ra.eq(_field(fetched, kind, "rs"))
-            bad = Signal()
-            m.d.comb += bad.eq(
-                outside[1]
-                | (opcode > max(kind.OPCODE for kind in isa.INSTRUCTIONS))
-                | (opcode == isa.Pass.OPCODE) & (_field(fetched, isa.Pass, "mode") > max(Mode))
-                | (opcode == isa.Stat.OPCODE)
-                & (_field(fetched, isa.Stat, "statistic") > max(Statistic))
-            )
-            m.d.sync += d.bad.eq(bad)
-            with m.If(bad):
-                m.d.sync += [d[kind].eq(0) for kind in kinds]
-        return word, d
 
     def work(
         self, m: Module, scalar: ScalarUnit, word: Signal, going: dict[str, Signal], token: Signal
@@ -297,11 +212,11 @@ class Sequencer(wiring.Component):
         command = scalar.command.payload
         m.d.comb += [
             command.op.eq(word[:OPCODE_BITS]),
-            command.rd.eq(_field(word, isa.Mul, "rd")),
-            command.rb.eq(_field(word, isa.Mul, "rb")),
-            command.mantissa.eq(_field(word, isa.Const, "mantissa")),
-            command.exponent.eq(_field(word, isa.Const, "exponent")),
-            command.statistic.eq(_field(word, isa.Stat, "statistic")),
+            command.rd.eq(field(word, isa.Mul, "rd")),
+            command.rb.eq(field(word, isa.Mul, "rb")),
+            command.mantissa.eq(field(word, isa.Const, "mantissa")),
+            command.exponent.eq(field(word, isa.Const, "exponent")),
+            command.statistic.eq(field(word, isa.Stat, "statistic")),
         ]
         ports = (self.pass_o, self.quant_o, self.tile_o, self.row_o)
         for port in ports:
@@ -309,7 +224,7 @@ class Sequencer(wiring.Component):
                 m.d.sync += port.valid.eq(0)
 
         def same(kind: type, payload: Value, names: tuple[str, ...]) -> list:
-            return [payload[name].eq(_field(word, kind, name)) for name in names]
+            return [payload[name].eq(field(word, kind, name)) for name in names]
 
         to_pass = self.pass_o.payload
         with m.If(going["pass"]):
@@ -324,8 +239,8 @@ class Sequencer(wiring.Component):
             m.d.sync += [
                 self.pass_o.valid.eq(1),
                 to_pass.mode.eq(EMBED),
-                to_pass.outputs.eq(_field(word, isa.Embed, "elements")),
-                to_pass.address.eq(_field(word, isa.Embed, "norm")),
+                to_pass.outputs.eq(field(word, isa.Embed, "elements")),
+                to_pass.address.eq(field(word, isa.Embed, "norm")),
                 *same(isa.Embed, to_pass, ("shift", "vectors", "square")),
                 self.row_o.valid.eq(1),
                 *same(isa.Embed, self.row_o.payload, ("elements", "stride")),
@@ -356,7 +271,7 @@ class Sequencer(wiring.Component):
         draining: Value,
     ) -> None:
         """The counters: every cycle of a token is a beat or has one cause."""
-        outputs, chunks = _field(word, isa.Tile, "outputs"), _field(word, isa.Tile, "chunks")
+        outputs, chunks = field(word, isa.Tile, "outputs"), field(word, isa.Tile, "chunks")
         product = Signal(len(outputs) + len(chunks))
         product_valid, quantised, due = Signal(), Signal(), Signal()
         owed = Signal(
@@ -397,7 +312,7 @@ class Sequencer(wiring.Component):
             m.d.comb += self.counters[cause].eq(counter)
 
         scale = Signal(data.ArrayLayout(ScalarLayout, self.lanes))
-        is_logits = _field(word, isa.Pass, "mode") == Mode.LOGITS
+        is_logits = field(word, isa.Pass, "mode") == Mode.LOGITS
         with m.If(going["pass"] & is_logits):
             m.d.sync += scale.eq(scalar.value)
         m.d.comb += [

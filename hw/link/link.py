@@ -94,7 +94,10 @@ class Link(wiring.Component):
         m.submodules.encoder = encoder = SlipEncoder()
         m.submodules.crc = crc = Crc32()
         m.submodules.runner = runner = JobRunner()
-        m.submodules.buffer = buffer = memory.Memory(shape=8, depth=1024, init=[])
+        # What is read while it is being written is read again before anybody looks at it.
+        m.submodules.buffer = buffer = memory.Memory(
+            shape=8, depth=1024, init=[], attrs={"no_rw_check": 1}
+        )
         put, get = buffer.write_port(), buffer.read_port()
         bus = self.core.bus
         connect(m, flipped(self.rx), decoder.i)
@@ -160,7 +163,7 @@ class Link(wiring.Component):
         pointer = Signal(10)
         prompt = Signal(range(MAX_PROMPT + 1))
         loaded = Signal(range(MAX_PROMPT + 1))
-        low, fetched = Signal(8), Signal(8)
+        low, fetched = Signal(8), Signal(8, reset_less=True)
         m.d.sync += fetched.eq(get.data)  # a block RAM is slow enough without logic behind it
         result = Signal(TOKEN_BITS)
         m.d.comb += [

@@ -70,7 +70,10 @@ class JobRunner(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.tokens = tokens = memory.Memory(shape=TOKEN_BITS, depth=2 * MAX_STEPS, init=[])
+        # No result is read in the cycle in which it is written: it counts as done only then.
+        m.submodules.tokens = tokens = memory.Memory(
+            shape=TOKEN_BITS, depth=2 * MAX_STEPS, init=[], attrs={"no_rw_check": 1}
+        )
         put, get = tokens.write_port(), tokens.read_port()
 
         out = Signal(TOKEN_BITS, reset_less=True)  # a block RAM is slow enough without logic behind it

@@ -33,7 +33,7 @@ def _split(value: Value) -> list[Value]:
 
 
 def _register(m: Module, value: Value) -> Signal:
-    signal = Signal(value.shape())
+    signal = Signal(value.shape(), reset_less=True)
     m.d.sync += signal.eq(value)
     return signal
 
@@ -123,13 +123,18 @@ def clamp(value: Value, bits: int) -> Value:
     return Mux(outside(value, bits), limit, value[:bits]).as_signed()
 
 
-def delay(m: Module, value: Value, cycles: int, *, name: str) -> list[Value]:
-    """``value`` and its copies after 1 to ``cycles`` cycles; registers named ``name_1`` and on."""
+def delay(
+    m: Module, value: Value, cycles: int, *, name: str, strobe: bool = False
+) -> list[Value]:
+    """``value`` and its copies after 1 to ``cycles`` cycles; registers named ``name_1`` and on.
+
+    A reset clears those of a ``strobe``; nobody looks at data without one.
+    """
     chain = [value]
     for k in range(1, cycles + 1):
         shape = Shape.cast(value.shape())
         kind = signed(shape.width) if shape.signed else unsigned(shape.width)
-        stage = Signal(kind, name=f"{name}_{k}")
+        stage = Signal(kind, name=f"{name}_{k}", reset_less=not strobe)
         m.d.sync += stage.eq(chain[-1])
         chain.append(stage)
     return chain

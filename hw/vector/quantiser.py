@@ -19,7 +19,7 @@ from .memory import RowsLayout
 
 __all__ = ["Quantiser"]
 
-_PIPE = 8  # cycles from an address to the beat at the output
+_PIPE = 9  # cycles from an address to the beat at the output
 _ROOM = 16
 _SHIFT_BITS = 5
 _DROP = 28  # fraction bits of magnitude · factor
@@ -35,9 +35,11 @@ class Quantiser(wiring.Component):
 
     .. code-block:: text
 
-        cycle   0      1        2    3         4      5         6               7      8         9
-                taken  address  row  row,norm  |.|,|.|  products  |v| by eights  18 bits  by factor
-                beat
+        cycle   0      1        2    3          4          5        6         7             8
+                taken  address  row  row, norm  the same,  |.|,|.|  products  |v|, shifted  18 bits
+                                                nearby                        by eights
+                9          10
+                by factor  beat
 
     Parameters
     ----------
@@ -143,7 +145,7 @@ class Quantiser(wiring.Component):
                 here.eq(begin), chunk.eq(begin), running.eq(1),
                 left.eq(self.chunk_beats - 1), lane.eq(0),
             ]  # fmt: skip
-        valids = delay(m, issue, _PIPE - 1, name="valid")
+        valids = delay(m, issue, _PIPE - 1, name="valid", strobe=True)
         lasts = delay(m, beat_last & lane_last, _PIPE - 1, name="last")
         lanes = delay(m, lane, _PIPE - 2, name="lane")
         m.d.comb += self.quant_i.ready.eq(~running & ~Cat(valids[1:]).any())
@@ -152,33 +154,38 @@ class Quantiser(wiring.Component):
             return values[lane] if self.lanes > 1 else values[0]
 
         # The reciprocal as a shift and 127/128 of its mantissa: m - (m + 63) / 128.
-        shifts = Signal(data.ArrayLayout(_SHIFT_BITS, self.lanes))
-        factors = Signal(data.ArrayLayout(MANTISSA_BITS, self.lanes))
+        shifts = Signal(data.ArrayLayout(_SHIFT_BITS, self.lanes), reset_less=True)
+        factors = Signal(data.ArrayLayout(MANTISSA_BITS, self.lanes), reset_less=True)
         for k in range(self.lanes):
             mantissa, exponent = setup.reciprocal[k].mantissa, setup.reciprocal[k].exponent
-            part = Signal(MANTISSA_BITS, name=f"part_{k}")
+            part = Signal(MANTISSA_BITS, name=f"part_{k}", reset_less=True)
             m.d.sync += [
                 shifts[k].eq(1 - 2 * MANTISSA_BITS - exponent),
                 part.eq((mantissa + 63) >> 7),
                 factors[k].eq(mantissa - part),
             ]
 
-        # Elements beyond the vector count as zero.
+        # Memories may be far away: their words get a cycle to come near. Elements beyond the vector
+        # count as zero.
         inside = [
-            delay(m, here.left > k, 2, name=f"inside_{k}")[-1] for k in range(VECTOR_LANES)
+            delay(m, here.left > k, 3, name=f"inside_{k}")[-1] for k in range(VECTOR_LANES)
         ]
         row = of_lane(self.rows_data, lanes[2])
-        shift, factor = Signal(_SHIFT_BITS), Signal(MANTISSA_BITS)
-        m.d.sync += [shift.eq(of_lane(shifts, lanes[3])), factor.eq(of_lane(factors, lanes[5]))]
+        shift = Signal(_SHIFT_BITS, reset_less=True)
+        factor = Signal(MANTISSA_BITS, reset_less=True)
+        m.d.sync += [shift.eq(of_lane(shifts, lanes[4])), factor.eq(of_lane(factors, lanes[6]))]
         fine = delay(m, shift[:3], 1, name="fine")[-1]
         beat = Signal(ActsLayout)
         for k in range(VECTOR_LANES):
-            source, norm = row[k], self.norm.data[k]
-            source_size = Signal(unsigned(SOURCE_BITS), name=f"source_{k}")
-            norm_size = Signal(unsigned(NORM_BITS), name=f"norm_{k}")
-            coarse = Signal(_COARSE_BITS, name=f"coarse_{k}")
-            size = Signal(MANTISSA_BITS, name=f"size_{k}")
-            product = Signal(2 * MANTISSA_BITS, name=f"product_{k}")
+            source, norm = (
+                delay(m, value[k], 1, name=f"{name}_{k}")[-1]
+                for name, value in (("row", row), ("word", self.norm.data))
+            )
+            source_size = Signal(unsigned(SOURCE_BITS), name=f"source_{k}", reset_less=True)
+            norm_size = Signal(unsigned(NORM_BITS), name=f"norm_{k}", reset_less=True)
+            coarse = Signal(_COARSE_BITS, name=f"coarse_{k}", reset_less=True)
+            size = Signal(MANTISSA_BITS, name=f"size_{k}", reset_less=True)
+            product = Signal(2 * MANTISSA_BITS, name=f"product_{k}", reset_less=True)
             m.d.sync += [
                 source_size.eq(Mux(inside[k], magnitude(source), 0)),
                 norm_size.eq(magnitude(norm)),

@@ -98,8 +98,8 @@ class Recurrence(wiring.Component):
             return count
 
         # Strobes by the cycles since ``update``.
-        at = delay(m, self.update, self.latency - 1, name="update")
-        forget = delay(m, self.forget, 2, name="forget")[-1]
+        at = delay(m, self.update, self.latency - 1, name="update", strobe=True)
+        forget = delay(m, self.forget, 2, name="forget", strobe=True)[-1]
         keep_write = counter("keep_write", self.start_forget, forget, hidden)
         keep_read = counter("keep_read", self.start_update, at[2], hidden)
         state_read = counter("state_read", self.start_update, at[1], depth, self.address)
@@ -127,9 +127,9 @@ class Recurrence(wiring.Component):
             # Cycle 3: h and silu; 4: their difference and keep; 7: the new state.
             write, read = states.write_port(), states.read_port()
             old = Signal(signed(STATE_BITS), name=f"old_{lane}", reset_less=True)
-            change = Signal(signed(STATE_BITS + 1), name=f"change_{lane}")
-            step = Signal(signed(STATE_BITS + 1), name=f"step_{lane}")
-            h = Signal(signed(STATE_BITS), name=f"h_{lane}")
+            change = Signal(signed(STATE_BITS + 1), name=f"change_{lane}", reset_less=True)
+            step = Signal(signed(STATE_BITS + 1), name=f"step_{lane}", reset_less=True)
+            h = Signal(signed(STATE_BITS), name=f"h_{lane}", reset_less=True)
             m.d.comb += read.addr.eq(state_read)
             m.d.sync += old.eq(read.data)
             before = Mux(self.fresh[lane], 0, old)
@@ -141,9 +141,11 @@ class Recurrence(wiring.Component):
             m.d.comb += [write.en.eq(at[7]), write.addr.eq(state_write), write.data.eq(h)]
 
             # Cycle 8: its argument of σ; 13: σ and the state beside it; 15: the activated state.
-            m.d.sync += sigma.t.eq((h >> _T_DROP) + h[_T_DROP - 1])
+            t = Signal(sigma.t.shape(), name=f"t_{lane}", reset_less=True)
+            m.d.sync += t.eq((h >> _T_DROP) + h[_T_DROP - 1])
+            m.d.comb += sigma.t.eq(t)
             beside = delay(m, h, 1 + sigma.latency, name=f"h_{lane}")[-1]
-            result = Signal(signed(STATE_BITS), name=f"activated_{lane}")
+            result = Signal(signed(STATE_BITS), name=f"activated_{lane}", reset_less=True)
             m.d.sync += result.eq(rounded(multiply(m, beside, sigma.sigma), SIGMA_FRAC))
             write, read = outputs.write_port(), outputs.read_port()
             m.d.comb += [

@@ -124,20 +124,20 @@ class Reduction(wiring.Component):
         m.d.comb += self.norm.address.eq(ring[0])
 
         # Words as magnitudes; a chain of operands.
-        arriving = delay(m, stepping, NORM_LATENCY, name="arriving")[-1]
+        arriving = delay(m, stepping, NORM_LATENCY, name="arriving", strobe=True)[-1]
         which = delay(m, fetched, NORM_LATENCY, name="which")[-1]
         first_use = NORM_LATENCY + 1
         places = delay(m, place, first_use + MAXIMA, name="place")
-        valids = delay(m, self.fetch & ~forget, 8 + MAXIMA, name="valid")
+        valids = delay(m, self.fetch & ~forget, 8 + MAXIMA, name="valid", strobe=True)
         operands = []
         for k in range(_FETCHES):
-            word = Signal(data.ArrayLayout(NORM_BITS, VECTOR_LANES), name=f"word_{k}")
-            operand = Signal(NORM_BITS, name=f"operand_{k}")
+            word = Signal(data.ArrayLayout(NORM_BITS, VECTOR_LANES), name=f"word_{k}", reset_less=True)
+            operand = Signal(NORM_BITS, name=f"operand_{k}", reset_less=True)
             with m.If(arriving & (which == k)):
-                for bits, norm in zip(word, self.norm.data, strict=True):
-                    raw = forget if k == 0 else C(0, 1)
-                    m.d.sync += bits.eq(magnitude(norm, norm[-1] & ~raw))
-            m.d.sync += operand.eq(word[places[first_use + k]])
+                m.d.sync += word.eq(self.norm.data)
+            chosen = word[places[first_use + k]].as_signed()
+            raw = forget if k == 0 else C(0, 1)
+            m.d.sync += operand.eq(magnitude(chosen, chosen[-1] & ~raw))
             if k == 0:
                 m.d.comb += self.lower.eq(operand)
                 with m.If(~self.square & ~forget):
@@ -146,8 +146,8 @@ class Reduction(wiring.Component):
 
         for lane in range(self.lanes):
             chain = delay(m, self.magnitude[lane], MAXIMA, name=f"magnitude_{lane}")
-            z = Signal(SOURCE_BITS, name=f"z_{lane}")
-            z_square = Signal(2 * SOURCE_BITS, name=f"z_square_{lane}")
+            z = Signal(SOURCE_BITS, name=f"z_{lane}", reset_less=True)
+            z_square = Signal(2 * SOURCE_BITS, name=f"z_square_{lane}", reset_less=True)
             m.d.sync += [
                 z.eq(rounded(multiply(m, chain[0], operands[0]), NORM_BITS - 1)),
                 z_square.eq(total(square(m, z))),
@@ -158,7 +158,7 @@ class Reduction(wiring.Component):
             with m.If(self.start & ~self.forget):
                 m.d.sync += squares.eq(0)
             for k in range(MAXIMA):
-                v = Signal(MAX_BITS, name=f"v_{lane}_{k}")
+                v = Signal(MAX_BITS, name=f"v_{lane}_{k}", reset_less=True)
                 most = self.max[k][lane]
                 m.d.sync += v.eq(total(multiply(m, chain[k + 1], operands[k + 1])))
                 with m.If(valids[7 + k] & (self.vectors > k) & (v > most)):

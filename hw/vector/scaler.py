@@ -64,17 +64,19 @@ class Scaler(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         bits = self.width + STATE_BITS
-        product = Signal(signed(bits))
+        product = Signal(signed(bits), reset_less=True)
         parts = multiply(m, self.a, self.b)
         m.d.sync += product.eq(total(parts))
-        shift = Signal(_SHIFT_BITS)
+        shift = Signal(_SHIFT_BITS, reset_less=True)
         m.d.sync += shift.eq(self.shift)
 
         # One bit below the point is kept: it is the rounding carry.
-        coarse = Signal(signed(bits + 1))
-        fine = Signal(2)
+        coarse = Signal(signed(bits + 1), reset_less=True)
+        fine = Signal(2, reset_less=True)
         below = Cat(C(0, 1), product).as_signed()
         m.d.sync += [coarse.eq(below >> Cat(C(0, 2), shift[2:])), fine.eq(shift[:2])]
         shifted = coarse >> fine
-        m.d.sync += self.total.eq((shifted + Cat(C(1, 1), self.base).as_signed()) >> 1)
+        result = Signal(self.total.shape(), reset_less=True)
+        m.d.sync += result.eq((shifted + Cat(C(1, 1), self.base).as_signed()) >> 1)
+        m.d.comb += self.total.eq(result)
         return m

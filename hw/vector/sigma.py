@@ -78,7 +78,7 @@ class Sigma(wiring.Component):
         bits = self.t.as_unsigned() ^ negative.replicate(self.width)
         low = bits[:_SPAN] + negative
         beyond = bits[_SPAN:].any() | low[_SPAN]
-        a = Signal(_SPAN)
+        a = Signal(_SPAN, reset_less=True)
         m.d.sync += a.eq(low[:_SPAN] | beyond.replicate(_SPAN))
         m.d.comb += read.addr.eq(a[SIGMA_STEP_BITS:])
         fraction = delay(m, a[:SIGMA_STEP_BITS], 2, name="fraction")[-1]
@@ -96,7 +96,9 @@ class Sigma(wiring.Component):
         width = SIGMA_FRAC + 1
         kept = Cat(value[drop:], Const(0, width))[:width] ^ flip.replicate(width)
         result = (kept + (value[drop - 1] ^ flip))[:width]
-        m.d.sync += self.sigma.eq(result ^ (flip << SIGMA_FRAC))
+        sigma = Signal(SIGMA_FRAC + 1, reset_less=True)
+        m.d.sync += sigma.eq(result ^ (flip << SIGMA_FRAC))
+        m.d.comb += self.sigma.eq(sigma)
         return m
 
 
@@ -151,12 +153,12 @@ class Activation(wiring.Component):
 
         t = delay(m, clamp(self.t, T_BITS), sigma.latency - 1, name="t")[-1]
         forget = delay(m, self.forget, sigma.latency - 1, name="forget")[-1]
-        rest = Signal(SIGMA_FRAC + 1)
+        rest = Signal(SIGMA_FRAC + 1, reset_less=True)
         m.d.sync += rest.eq((1 << SIGMA_FRAC) - self.lower)
         rest_now = delay(m, rest, sigma.latency - 3, name="rest")[-1]
-        factor = Signal(signed(T_BITS))
+        factor = Signal(signed(T_BITS), reset_less=True)
         m.d.sync += factor.eq(Mux(forget, rest_now, t))
-        product = Signal(signed(T_BITS + SIGMA_FRAC + 1))
+        product = Signal(signed(T_BITS + SIGMA_FRAC + 1), reset_less=True)
         with m.If(~self.hold):
             m.d.sync += product.eq(factor * sigma.sigma)
         m.d.comb += [

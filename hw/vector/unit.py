@@ -233,8 +233,16 @@ class VectorUnit(wiring.Component):
         pop = queue.r_rdy & ~active & ((drain == 0) | overlap)
         m.d.comb += [queue.r_en.eq(pop), self.idle.eq(~queue.r_rdy & ~active & (drain == 0))]
         m.d.sync += begin.eq(pop)
+        after = Signal.like(drain)
         with m.If(pop):
             m.d.sync += [setup.eq(head), left.eq(head.outputs - 1), active.eq(1)]
+            with m.Switch(head.mode):
+                for mode in (*Mode, EMBED):
+                    with m.Case(int(mode)):
+                        three = head.vectors == 3
+                        m.d.sync += after.eq(
+                            Mux(three, self.latency(mode, 3), self.latency(mode)) - 1
+                        )
         with m.If(begin):
             m.d.sync += long.eq(setup.outputs >= OVERLAP)
 
@@ -272,14 +280,6 @@ class VectorUnit(wiring.Component):
             m.d.sync += [left.eq(left - 1), odd.eq(gated & ~odd)]
             with m.If(last):
                 m.d.sync += active.eq(0)
-                after = Signal.like(drain)
-                with m.Switch(setup.mode):
-                    for mode in (*Mode, EMBED):
-                        with m.Case(int(mode)):
-                            three = (setup.vectors == 3) & reducing
-                            m.d.comb += after.eq(
-                                Mux(three, self.latency(mode, 3), self.latency(mode)) - 1
-                            )
                 with m.If(after >= drain):
                     m.d.sync += drain.eq(after)
 
@@ -299,11 +299,12 @@ class VectorUnit(wiring.Component):
 
         # What kind of element each stage holds, by cycles since it entered.
         enters = fire & ~aside
-        to_forget = delay(m, enters & forget, _SILU - 1, name="to_forget")
-        to_update = delay(m, enters & update, _SILU - 1, name="to_update")
-        to_gate = delay(m, enters & gated, _SILU - 1, name="to_gate")
-        to_store = delay(m, again | (enters & (residual | embed)), _ELEMENT, name="to_store")
-        to_logits = delay(m, enters & mode_is(Mode.LOGITS), _OPERANDS, name="to_logits")
+        to_forget = delay(m, enters & forget, _SILU - 1, name="to_forget", strobe=True)
+        to_update = delay(m, enters & update, _SILU - 1, name="to_update", strobe=True)
+        to_gate = delay(m, enters & gated, _SILU - 1, name="to_gate", strobe=True)
+        stores, logits = again | (enters & (residual | embed)), enters & mode_is(Mode.LOGITS)
+        to_store = delay(m, stores, _ELEMENT, name="to_store", strobe=True)
+        to_logits = delay(m, logits, _OPERANDS, name="to_logits", strobe=True)
         fetch = to_forget[_FETCH] | to_store[_FETCH]
 
         # -- addresses -------------------------------------------------------------------------
@@ -318,7 +319,9 @@ class VectorUnit(wiring.Component):
         with m.If(begin & reducing):
             product_at = VECTOR_LANES * self.residual_rows
             m.d.sync += [read_place.eq(0), write_place.eq(Mux(output | gated, product_at, 0))]
-        reads_row = reads & (read_place[:2] == 0)
+        reads_row = Signal()  # reads, and the place is a row's first
+        first = begin | ((read_place + reads)[:2] == 0)
+        m.d.sync += reads_row.eq(to_store[0] & residual & first)
         m.d.comb += [
             vectors.write.eq(to_store[_ELEMENT]),
             vectors.write_element.eq(write_place),
@@ -341,14 +344,14 @@ class VectorUnit(wiring.Component):
             value = Mux(embed, row.value[lane], self.sums.payload.sum[lane])
             factor = Mux(embed, row.scale[lane], scale.mantissa)
             late = Mux(output, recurrence.activated[lane], activation.silu)
-            m.d.sync += [
-                scaler.a.eq(Mux(again, waited[lane], value)),
-                scaler.b.eq(Mux(again, late, factor)),
-            ]
+            a = Signal(scaler.a.shape(), name=f"a_{lane}", reset_less=True)
+            b = Signal(scaler.b.shape(), name=f"b_{lane}", reset_less=True)
+            m.d.sync += [a.eq(Mux(again, waited[lane], value)), b.eq(Mux(again, late, factor))]
+            m.d.comb += [scaler.a.eq(a), scaler.b.eq(b)]
 
             # 2: the shift: clamp(-(exponent + fraction), 0, 63), or the instruction's.
             right = Signal(signed(12), name=f"right_{lane}")
-            scale_shift = Signal(6, name=f"scale_shift_{lane}")
+            scale_shift = Signal(6, name=f"scale_shift_{lane}", reset_less=True)
             m.d.comb += right.eq(-scale.exponent - Mux(residual, X_FRAC, T_FRAC))
             m.d.sync += scale_shift.eq(
                 Mux(right < 0, 0, right[:6] | right[6:].any().replicate(6))
@@ -357,16 +360,19 @@ class VectorUnit(wiring.Component):
             m.d.comb += scaler.shift.eq(Mux(by_pass, setup.shift, scale_shift))
 
             # 4: the residual element.
-            x_row = Signal(vectors.read_data[lane].shape(), name=f"x_row_{lane}")
+            x_row = Signal(
+                vectors.read_data[lane].shape(), name=f"x_row_{lane}", reset_less=True
+            )
             here = vectors.read_data[lane]
             with m.If(row_here):
                 m.d.sync += x_row.eq(here)
-            m.d.sync += scaler.base.eq(
-                Mux(residual, Mux(place == 0, here[0], x_row[place]), 0)
-            )
+            base = Signal(scaler.base.shape(), name=f"base_{lane}", reset_less=True)
+            m.d.sync += base.eq(Mux(residual, Mux(place == 0, here[0], x_row[place]), 0))
+            m.d.comb += scaler.base.eq(base)
 
             # 5 and 6: to σ, or saturated into memory and to the reduction.
-            element = vectors.write_data[lane]
+            element = Signal(signed(SOURCE_BITS), name=f"element_{lane}", reset_less=True)
+            size_6 = Signal(SOURCE_BITS, name=f"size_{lane}", reset_less=True)
             beyond = outside(scaler.total, SOURCE_BITS)
             negative = scaler.total[-1]
             size = magnitude(scaler.total)[:SOURCE_BITS]
@@ -381,7 +387,7 @@ class VectorUnit(wiring.Component):
             ]
             m.d.sync += [
                 element.eq(clamp(scaler.total, SOURCE_BITS)),
-                reduction.magnitude[lane].eq(Mux(beyond, limit, size)),
+                size_6.eq(Mux(beyond, limit, size)),
                 limited_x[lane].eq(to_store[_TOTAL] & residual & beyond),
                 limited_t[lane].eq(
                     (to_forget[_TOTAL] | to_update[_TOTAL] | to_gate[_TOTAL])
@@ -389,15 +395,17 @@ class VectorUnit(wiring.Component):
                 ),
             ]
             m.d.comb += [
+                vectors.write_data[lane].eq(element),
+                reduction.magnitude[lane].eq(size_6),
                 recurrence.keep[lane].eq(activation.keep),
                 recurrence.silu[lane].eq(activation.silu),
             ]
 
             # Beside it: the sum of squares of an OUTPUT pass.
-            squared = Signal(2 * self.sum_bits, name=f"squared_{lane}")
+            squared = Signal(2 * self.sum_bits, name=f"squared_{lane}", reset_less=True)
             m.d.sync += squared.eq(total(multiply(m, scaler.a, scaler.a)))
             square_sum = self.stats.sums[lane]
-            with m.If(delay(m, again & output, 3, name=f"squared_valid_{lane}")[-1]):
+            with m.If(delay(m, again & output, 3, name=f"squared_valid_{lane}", strobe=True)[-1]):
                 m.d.sync += square_sum.eq(square_sum + squared)
             with m.If(begin & output):
                 m.d.sync += square_sum.eq(0)

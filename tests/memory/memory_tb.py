@@ -10,6 +10,7 @@ from cocotb.triggers import FallingEdge, ReadOnly
 
 from nomul.hw import memory
 from nomul.hw.embedding import EmbeddingMemory
+from nomul.hw.fetch import PROGRAM_LATENCY
 from nomul.hw.ports import NORM_LATENCY
 from nomul.model.image import plane_bits
 from nomul.model.protocol import Region
@@ -126,7 +127,7 @@ if KIND == "norms":
         content = await fill(bench, bus, list(range(size)))
         await refuses(bus, size, size + 7)
         await refuses(bus, size, write=True)
-        assert bus.cycles == {4}
+        assert bus.cycles == {5}
         words = [sum(content[8 * w + k] << 8 * k for k in range(8)) for w in range(component.words)]
         asked: list[tuple[int, int]] = []
         for cycle in range(300):
@@ -144,28 +145,24 @@ if KIND == "norms":
 if KIND == "program":
 
     @cocotb.test(timeout_time=2, timeout_unit="ms")
-    async def fetches_when_enabled(dut) -> None:
+    async def reads_an_instruction_a_cycle(dut) -> None:
         component = memory.ProgramMemory(**OPTIONS)
-        bench, bus = await begin(dut, component, "port__address", "port__enable")
+        bench, bus = await begin(dut, component, "port__address")
         size = 8 * component.words
-        dut.port__enable.value = 1
         content = await fill(bench, bus, list(range(size)))
         await refuses(bus, size)
         await refuses(bus, size, write=True)
-        assert bus.cycles == {3}
+        assert bus.cycles == {4}
         words = [sum(content[8 * w + k] << 8 * k for k in range(8)) for w in range(component.words)]
         asked: list[int] = []
-        enable = 1
         for _ in range(300):
             await FallingEdge(dut.clk)
-            enable = int(bench.rng.random() < 0.6)
             address = bench.rng.randrange(component.words)
-            dut.port__address.value, dut.port__enable.value = address, enable
+            dut.port__address.value = address
             await ReadOnly()
-            if len(asked) >= 2:
-                assert int(dut.port__data.value) == words[asked[-2]]
-            if enable:
-                asked.append(address)
+            if len(asked) >= PROGRAM_LATENCY:
+                assert int(dut.port__data.value) == words[asked[-PROGRAM_LATENCY]]
+            asked.append(address)
 
 
 if KIND == "logits":
@@ -217,7 +214,7 @@ if KIND == "counters":
             assert await bus.access(address) == words >> 8 * address & 0xFF
         await refuses(bus, 4 * component.words)
         await refuses(bus, 0, write=True)
-        assert bus.cycles == {1}
+        assert bus.cycles == {2}
 
 
 if KIND == "decoder":

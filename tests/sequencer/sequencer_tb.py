@@ -9,6 +9,7 @@ from typing import Any
 import cocotb
 from cocotb.triggers import FallingEdge, ReadOnly
 
+from nomul.hw.fetch import PROGRAM_LATENCY, Fetch
 from nomul.hw.ports import EMBED, MAX_BITS, MAXIMA, SQUARES_BITS, SUMS_BITS, StatsLayout
 from nomul.hw.sequencer import Sequencer
 from nomul.model import isa, scalar
@@ -143,7 +144,7 @@ class Stub:
     async def run(self) -> None:
         bench, rng = self.bench, self.bench.rng
         dut = bench.dut
-        latch = out = 0
+        fetched = [0] * PROGRAM_LATENCY
         waiting = dict.fromkeys(STREAMS, False)
         open_beats: list[int] = []  # of tiles taken
         outputs_left: list[int] = []  # of passes taken; EMBED: 0
@@ -154,9 +155,10 @@ class Stub:
             if flushing:
                 for name in STREAMS:
                     bench.ports[name].held = None  # a flush withdraws what is offered
-            dut.program__data.value = out
-            # The engine: beats of the tiles it has.
-            beat = bool(open_beats) and rng.random() >= self.slow
+            dut.program__data.value = fetched[-1]
+            # The engine: beats of the tiles it has; somebody must take a tile's sums at its end.
+            able = open_beats and (open_beats[0] > 1 or any(outputs_left))
+            beat = bool(able) and rng.random() >= self.slow
             dut.beat.value = int(beat)
             if beat:
                 open_beats[0] -= 1
@@ -188,11 +190,8 @@ class Stub:
                 self.fresh.add(int(dut.fresh.value))
             if beat:
                 self.beats.append(bench.cycle)
-            if int(dut.program__enable.value):
-                latch, out = (
-                    self.memory[min(int(dut.program__address.value), len(self.memory) - 1)],
-                    latch,
-                )
+            address = min(int(dut.program__address.value), len(self.memory) - 1)
+            fetched = [self.memory[address], *fetched[:-1]]
             for name in STREAMS:
                 valid = bool(getattr(dut, f"{name}__valid").value)
                 if valid and not waiting[name]:
@@ -333,7 +332,7 @@ async def stops_at_what_is_no_instruction(dut, how: str) -> None:
         found = counters(dut)
         assert found[Counter.ERROR] == 1
         assert len(stub.flushed) == turn + 1
-        assert found[Counter.TOKEN_CYCLES] == 3 + (20 + turn if how == "opcode" else WORDS) + 1
+        assert found[Counter.TOKEN_CYCLES] == Fetch.latency + (20 + turn if how == "opcode" else WORDS)
     assert not stub.offered
     stub.memory[:] = good
     stub.flushed.clear()
