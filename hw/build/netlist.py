@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What yosys leaves on the table on ECP5: three passes over its JSON netlist, before placement.
+"""What yosys leaves on the table on ECP5: four passes over its JSON netlist, before placement.
 
 ``fold_output_registers``
     A register that does nothing but follow a block RAM becomes the RAM's own output register: clock
     to output falls from 5.6 ns to less than 1 ns.
+``fold_products``
+    A register that does nothing but follow a multiplier becomes the multiplier's output register:
+    the way from the one to the other, which can be across the chip, is gone.
 ``fold_operands``
     A LUT that only prepares an operand of an adder (inverts it, gates it, or both) moves into the
     adder's own LUT, which has inputs to spare.
@@ -87,7 +90,7 @@ def _fold_output_registers(net: _Netlist) -> int:
         for sides in ("AB",) if wide else ("A", "B"):
             if any(ram["parameters"][f"REGMODE_{side}"] != "NOREG" for side in sides):
                 continue
-            clocks = {net.bit(ram, f"CLK{side}") for side in sides}
+            clocks = {net.bit(ram, f"CLK{side}") for side in sides} - {"0"}  # a ROM's other side
             ports = [f"DO{side}{k}" for side in sides for k in range(18)]
             read = {port: net.readers[bit] for port in ports
                     if (bit := net.bit(ram, port)) is not None and net.readers[bit]}
@@ -101,11 +104,39 @@ def _fold_output_registers(net: _Netlist) -> int:
                 continue
             for side in sides:
                 ram["parameters"][f"REGMODE_{side}"] = "OUTREG"
+                ram["connections"][f"CLK{side}"] = [*clocks]
                 ram["connections"][f"OCE{side}"] = [*enables]
             for port, readers in read.items():
                 ff = net.cells.pop(readers[0][0])
                 ram["connections"][port] = ff["connections"]["Q"]
                 folded += 1
+    net.index()
+    return folded
+
+
+def _fold_products(net: _Netlist) -> int:
+    folded = 0
+    for _, cell in net.of_type("MULT18X18D"):
+        wires = cell["connections"]
+        read = {pin: readers for pin in (f"P{k}" for k in range(36))
+                if (bit := net.bit(cell, pin)) is not None and (readers := net.readers[bit])}
+        registers = {pin: net.cells[readers[0][0]] for pin, readers in read.items()
+                     if len(readers) == 1 and readers[0][1] == "DI"}
+        if not read or registers.keys() != read.keys() or "REG_OUTPUT_CLK" in cell["parameters"]:
+            continue
+        controls = {(clock := net.bit(ff, "CLK"), _enable(net, ff, clock))
+                    for ff in registers.values()}
+        clock, enable = controls.pop()
+        if controls or enable is None:
+            continue
+        cell["parameters"] |= {
+            "REG_OUTPUT_CLK": "CLK0", "REG_OUTPUT_CE": "CE0", "REG_OUTPUT_RST": "RST0"}
+        control = {"CLK0": clock, "CE0": enable, "RST0": "0"}
+        wires |= {pin: [bit] for pin, bit in control.items()}
+        cell["port_directions"] |= dict.fromkeys(control, "input")
+        for pin, readers in read.items():
+            wires[pin] = net.cells.pop(readers[0][0])["connections"]["Q"]
+            folded += 1
     net.index()
     return folded
 
@@ -308,14 +339,16 @@ def optimise(design: dict[str, Any]) -> Counter[str]:
     Returns
     -------
     Counter
-        ``registers`` folded into block RAMs, ``operands`` folded into adders, ``slots`` of carry
-        chains saved (before nextpnr would have added its own).
+        ``registers`` folded into block RAMs, those of ``products`` into multipliers, ``operands``
+        folded into adders, ``slots`` of carry chains saved (before nextpnr would have added its
+        own).
     """
     top = next(module for module in design["modules"].values()
                if _number(module["attributes"].get("top", 0)))
     net = _Netlist(top)
     return Counter(
         registers=_fold_output_registers(net),
+        products=_fold_products(net),
         operands=_fold_operands(net),
         slots=_repack_carries(net),
     )
