@@ -7,7 +7,7 @@ the recurrence walks over time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -37,21 +37,21 @@ class Weights(Protocol):
         """Tensor by its published name, float32."""
 
 
-def _rms(x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:
+def rms(x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:
     """``x / sqrt(mean(x²) + ε) · weight`` along the last axis."""
     return x * (1 / np.sqrt((x * x).mean(axis=-1, keepdims=True) + eps)) * weight
 
 
-def _sigmoid(x: np.ndarray) -> np.ndarray:
+def sigmoid(x: np.ndarray) -> np.ndarray:
     e = np.exp(-np.abs(x))
     return np.where(x >= 0, 1.0, e) / (1 + e)
 
 
-def _silu(x: np.ndarray) -> np.ndarray:
-    return x * _sigmoid(x)
+def silu(x: np.ndarray) -> np.ndarray:
+    return x * sigmoid(x)
 
 
-def _round(x: np.ndarray) -> np.ndarray:
+def round_half_away(x: np.ndarray) -> np.ndarray:
     """Rounds half away from zero."""
     magnitude = np.abs(x)
     whole = np.floor(magnitude)
@@ -59,26 +59,32 @@ def _round(x: np.ndarray) -> np.ndarray:
     return np.copysign(whole, x)
 
 
-class _BitLinear:
+def _quantise(y: np.ndarray, a: np.ndarray) -> np.ndarray:
+    return np.clip(round_half_away(y * 127 / a), -127, 127)
+
+
+class BitLinear:
     """Norm, absmax quantisation to int8, ternary product: ``[T, in] → [T, out]``."""
 
     def __init__(self, weights: Weights, name: str):
         ternary = ternarise(weights.tensor(f"{name}.weight"))
         exact = np.float32 if 127 * ternary.trits.shape[1] < _EXACT else np.float64
-        self._matrix = ternary.trits.T.astype(exact)
-        self._scale = ternary.scale
-        self._norm = weights.tensor(f"{name}.norm.weight").astype(np.float64)
-        self._eps = weights.eps
+        self.matrix = ternary.trits.T.astype(exact)
+        self.scale = ternary.scale
+        self.norm = weights.tensor(f"{name}.norm.weight").astype(np.float64)
+        self.eps = weights.eps
+        self.quantise: Callable[[np.ndarray, np.ndarray], np.ndarray] = _quantise
+        self.rescale: Callable[[np.ndarray, np.ndarray], np.ndarray] = np.multiply
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        y = _rms(x, self._norm, self._eps)
+        y = rms(x, self.norm, self.eps)
         a = np.maximum(np.abs(y).max(axis=-1, keepdims=True), 1e-5)
-        q = np.clip(_round(y * 127 / a), -127, 127)
-        sums = (q.astype(self._matrix.dtype) @ self._matrix).astype(np.float64)
-        return sums * (a / 127 * self._scale)
+        q = self.quantise(y, a)
+        sums = (q.astype(self.matrix.dtype) @ self.matrix).astype(np.float64)
+        return self.rescale(sums, a / 127 * self.scale)
 
 
-class _Block:
+class Block:
     """One layer: ``[T, d] → [T, d]``, with the state ``h [d]`` of the token before."""
 
     def __init__(self, weights: Weights, number: int, lower_bound: np.ndarray | None):
@@ -87,33 +93,37 @@ class _Block:
         def norm(name: str) -> np.ndarray:
             return weights.tensor(f"{prefix}{name}.weight").astype(np.float64)
 
-        self._eps = weights.eps
-        self._lower_bound = lower_bound
-        self._attn_norm, self._g_norm, self._mlp_norm = map(
+        self.eps = weights.eps
+        self.lower_bound = lower_bound
+        self.attn_norm, self.g_norm, self.mlp_norm = map(
             norm, ("attn_norm", "attn.g_norm", "mlp_norm")
         )
-        self._i, self._f, self._g, self._o = (
-            _BitLinear(weights, f"{prefix}attn.{name}_proj") for name in "ifgo"
+        self.i, self.f, self.g, self.o = (
+            BitLinear(weights, f"{prefix}attn.{name}_proj") for name in "ifgo"
         )
-        self._gate = _BitLinear(weights, prefix + "mlp.gate_proj")
-        self._down = _BitLinear(weights, prefix + "mlp.down_proj")
-        self._intermediate = weights.geometry.intermediate
+        self.gate = BitLinear(weights, prefix + "mlp.gate_proj")
+        self.down = BitLinear(weights, prefix + "mlp.down_proj")
+        self.intermediate = weights.geometry.intermediate
         self.h = np.zeros(weights.geometry.hidden)
 
+    def matrices(self) -> list[BitLinear]:
+        """All of the layer's."""
+        return [self.i, self.f, self.g, self.o, self.gate, self.down]
+
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        n = _rms(x, self._attn_norm, self._eps)
-        f = _sigmoid(self._f(n))
-        if self._lower_bound is not None:
-            f = self._lower_bound + (1 - self._lower_bound) * f
-        h = _silu(self._i(n)) * (1 - f)
+        n = rms(x, self.attn_norm, self.eps)
+        f = sigmoid(self.f(n))
+        if self.lower_bound is not None:
+            f = self.lower_bound + (1 - self.lower_bound) * f
+        h = silu(self.i(n)) * (1 - f)
         for now, keep in zip(h, f, strict=True):  # h[t] = f[t]·h[t-1] + what is there
             now += keep * self.h
             self.h = now
         self.h = self.h.copy()
-        x = x + self._o(_rms(self._g(n), self._g_norm, self._eps) * _silu(h))
-        u = self._gate(_rms(x, self._mlp_norm, self._eps))
-        m = self._intermediate
-        return x + self._down(_silu(u[:, :m]) * u[:, m:])
+        x = x + self.o(rms(self.g(n), self.g_norm, self.eps) * silu(h))
+        u = self.gate(rms(x, self.mlp_norm, self.eps))
+        m = self.intermediate
+        return x + self.down(silu(u[:, :m]) * u[:, m:])
 
 
 class Reference:
@@ -138,11 +148,14 @@ class Reference:
         p /= p.sum(axis=0)
         bounds = np.cumsum(p, axis=0) - p[0]
         self._blocks = [
-            _Block(weights, number, bounds[number] if number else None)
+            Block(weights, number, bounds[number] if number else None)
             for number in range(self.geometry.layers)
         ]
         self._norm = weights.tensor("model.norm.weight").astype(np.float64)
-        self._head = _BitLinear(weights, "lm_head")
+        self._head = BitLinear(weights, "lm_head")
+
+    def _layer(self, block: Block, x: np.ndarray) -> np.ndarray:
+        return block(x)
 
     def reset(self) -> None:
         """Forgets all tokens."""
@@ -184,8 +197,8 @@ class Reference:
             part = slice(begin, begin + _TIME)
             x = self._embeddings[tokens[part]].astype(np.float64)
             for number, block in enumerate(self._blocks):
-                x = block(x)
+                x = self._layer(block, x)
                 if hidden is not None:
                     hidden[number, part] = x
-            logits[part] = self._head(_rms(x, self._norm, self._eps))
+            logits[part] = self._head(rms(x, self._norm, self._eps))
         return logits
