@@ -25,7 +25,7 @@ InstructionLayout = data.StructLayout(
     {"word": WORD_BITS, "ra": range(isa.REGISTERS), **dict.fromkeys(("bad", *KINDS), 1)}
 )
 
-_DEPTH = 8  # more than the cycles from room for an instruction to the instruction
+_DEPTH = 16  # more than the cycles from room for an instruction to the instruction
 
 
 class ProgramSignature(wiring.Signature):
@@ -52,7 +52,7 @@ def field(word: Value, kind: type, name: str) -> Value:
 
 
 class Fetch(wiring.Component):
-    """The instructions of a program in order, from the first after a reset; up to 9 are waiting.
+    """The instructions of a program in order, from the first after a reset; up to 17 are waiting.
 
     What lies behind the end of program memory is ``bad``. One instruction a cycle, the first
     :attr:`latency` cycles after the reset.
@@ -73,7 +73,7 @@ class Fetch(wiring.Component):
     o : ``Out(stream.Signature(InstructionLayout))``
     """
 
-    latency = PROGRAM_LATENCY + 4
+    latency = PROGRAM_LATENCY + 5
 
     def __init__(self, *, words: int):
         self.words = words
@@ -92,7 +92,7 @@ class Fetch(wiring.Component):
         beyond = pc == self.words
         room = Signal(range(_DEPTH + 1), init=_DEPTH)
         ask, freed = room != 0, Signal()
-        coming, outside = Signal(PROGRAM_LATENCY + 1), Signal(PROGRAM_LATENCY)
+        coming, outside = Signal(PROGRAM_LATENCY + 2), Signal(PROGRAM_LATENCY + 1)
         m.d.comb += self.program.address.eq(pc)
         m.d.sync += [
             pc.eq(pc + (ask & ~beyond)),
@@ -101,14 +101,18 @@ class Fetch(wiring.Component):
             outside.eq(Cat(beyond, outside)),
         ]
 
+        near = Signal(WORD_BITS, reset_less=True)  # block RAMs may be far away
         decoded = Signal(InstructionLayout, reset_less=True)
         m.submodules.queue = queue = fifo.SyncFIFO(width=InstructionLayout.size, depth=_DEPTH)
-        m.d.sync += decoded.eq(self.decode(m, self.program.data, outside[-1]))
+        m.d.sync += [
+            near.eq(self.program.data),
+            decoded.eq(self.decode(m, near, outside[-1])),
+            freed.eq(queue.r_en & queue.r_rdy),
+        ]
         m.d.comb += [
             queue.w_data.eq(decoded),
             queue.w_en.eq(coming[-1]),
             queue.r_en.eq(~self.o.valid | self.o.ready),
-            freed.eq(queue.r_en & queue.r_rdy),
         ]
         with m.If(queue.r_en):
             m.d.sync += [self.o.valid.eq(queue.r_rdy), self.o.payload.eq(queue.r_data)]

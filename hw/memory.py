@@ -333,7 +333,6 @@ class NormMemory(wiring.Component):
             m.d.comb += [
                 a.addr.eq(self.a.address),
                 b.addr.eq(address),
-                a.en.eq(~writing),
                 b.en.eq(~writing),
                 put.addr.eq(address),
                 put.data.eq(self.bus.write_data),

@@ -245,7 +245,7 @@ class _Lane(wiring.Component):
     def mul(self, m: Module, a: Signal, b: Signal, some: Value) -> Signal:
         """1: product and exponent. 2: its leading bit, its range. 3: limits."""
         product, exponent, zero = (
-            Signal(2 * MANTISSA_BITS),
+            Signal(2 * MANTISSA_BITS, reset_less=True),
             Signal(signed(EXPONENT_BITS + 2)),
             Signal(),
         )
@@ -329,7 +329,7 @@ class _Lane(wiring.Component):
         entry = Signal.like(port.data, reset_less=True)  # the block RAM's own register
         fraction = Signal(INVERSE_STEP_BITS)
         base = Signal(INVERSE_BASE_BITS)
-        product = Signal(INVERSE_SLOPE_BITS + INVERSE_STEP_BITS)
+        product = Signal(INVERSE_SLOPE_BITS + INVERSE_STEP_BITS, reset_less=True)
         exponent = Signal(signed(EXPONENT_BITS + 1))
         half_power = (a.exponent + (MANTISSA_BITS - 1)) >> 1
         exponent_2, some_2 = Signal(signed(EXPONENT_BITS)), Signal()

@@ -47,8 +47,8 @@ class Sequencer(wiring.Component):
     """Executes one token's program, instruction by instruction.
 
     Instructions are fetched ahead, so one is issued every cycle unless it must wait: for the scalar
-    unit (each operation takes its ``ScalarUnit.LATENCY``), for room in the stream that it goes to,
-    and, if it is a Stat or the End, until the vector unit is idle. Pass and Quant carry the values
+    unit (each operation takes its ``ScalarUnit.LATENCY``), until the stream that it goes to is empty,
+    and, if it is a Stat or the End, until the cycle after the vector unit got idle. Pass and Quant carry the values
     that registers have after all earlier instructions. A work item is offered in the cycle after
     its instruction is issued; the first is issued ``Fetch.latency`` cycles after the
     token was taken.
@@ -169,26 +169,18 @@ class Sequencer(wiring.Component):
 
         # Issue: what the decoded instruction needs, and what it does in that cycle.
         settling = Signal(_SETTLE)
-        quiet = Signal()
+        still, quiet = Signal(), Signal()
         m.d.sync += settling.eq(Cat(self.pass_o.valid, settling))
-        m.d.comb += quiet.eq(self.idle & ~self.pass_o.valid & ~settling.any())
+        m.d.sync += still.eq(self.idle & ~self.pass_o.valid & ~settling.any())
+        m.d.comb += quiet.eq(still & ~self.pass_o.valid)
         ready = scalar.command.ready
-        free = {
-            name: ~port.valid | port.ready
-            for name, port in (
-                ("pass", self.pass_o),
-                ("quant", self.quant_o),
-                ("tile", self.tile_o),
-                ("row", self.row_o),
-            )
-        }
         go = {
             "scalar": d.scalar & ready,
             "stat": d.stat & ready & quiet,
-            "embed": d.embed & free["pass"] & free["row"],
-            "quant": d.quant & ready & free["quant"],
-            "pass": d["pass"] & ready & free["pass"],
-            "tile": d.tile & free["tile"],
+            "embed": d.embed & ~self.pass_o.valid & ~self.row_o.valid,
+            "quant": d.quant & ready & ~self.quant_o.valid,
+            "pass": d["pass"] & ready & ~self.pass_o.valid,
+            "tile": d.tile & ~self.tile_o.valid,
         }
         going = {}
         for name, condition in go.items():
@@ -272,7 +264,7 @@ class Sequencer(wiring.Component):
     ) -> None:
         """The counters: every cycle of a token is a beat or has one cause."""
         outputs, chunks = field(word, isa.Tile, "outputs"), field(word, isa.Tile, "chunks")
-        product = Signal(len(outputs) + len(chunks))
+        product = Signal(len(outputs) + len(chunks), reset_less=True)
         product_valid, quantised, due = Signal(), Signal(), Signal()
         owed = Signal(
             signed(_WORD_BITS // 2)

@@ -93,6 +93,8 @@ class JobRunner(wiring.Component):
         ]
 
         prompt, steps = Signal.like(self.new_prompt), Signal.like(self.new_steps)
+        at_end, in_prompt = Signal(), Signal()  # the token at work is the last; the next is given
+        m.d.sync += [at_end.eq(following == steps), in_prompt.eq(following < prompt)]
         settle = Signal(2)  # cycles that abort is held at least: busy may be a cycle late
 
         def unless_stopped() -> None:
@@ -140,9 +142,9 @@ class JobRunner(wiring.Component):
                         self.token_i.payload.eq(Cat(self.token_o.payload, 0)),
                         self.done.eq(following),
                     ]
-                    with m.If(following == steps):
+                    with m.If(at_end):
                         m.next = "DRAIN"
-                    with m.Elif(following < prompt):
+                    with m.Elif(in_prompt):
                         m.next = "FETCH"
                     with m.Else():
                         m.next = "FEED"

@@ -38,7 +38,7 @@ class ArgMax(wiring.Component):
         Stands until the next sequence begins.
     """
 
-    latency = 1
+    latency = 2
 
     def __init__(self, *, lanes: int, width: int):
         if lanes < 1 or width < 1:
@@ -55,13 +55,20 @@ class ArgMax(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        first = Signal()
+        first, valid, index = Signal(), Signal(), Signal.like(self.index)
+        m.d.sync += [valid.eq(self.valid), index.eq(self.index)]
         with m.If(self.valid):
-            m.d.sync += [first.eq(0), self.index.eq(self.index + 1)]
+            m.d.sync += self.index.eq(self.index + 1)
+        with m.If(valid):
+            m.d.sync += first.eq(0)
         with m.If(self.start):
             m.d.sync += [first.eq(1), self.index.eq(0)]
         for lane in range(self.lanes):
-            most = Signal(signed(self.width), name=f"most_{lane}")
-            with m.If(self.valid & (first | (self.value[lane] > most))):
-                m.d.sync += [most.eq(self.value[lane]), self.best[lane].eq(self.index)]
+            value, most = (
+                Signal(signed(self.width), name=f"{name}_{lane}", reset_less=True)
+                for name in ("value", "most")
+            )
+            m.d.sync += value.eq(self.value[lane])
+            with m.If(valid & (first | (value > most))):
+                m.d.sync += [most.eq(value), self.best[lane].eq(index)]
         return m

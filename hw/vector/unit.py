@@ -226,16 +226,20 @@ class VectorUnit(wiring.Component):
         left = Signal.like(setup.outputs)
         long = Signal()
         drain = Signal(range(max(self.latency(mode, 3) for mode in (*Mode, EMBED))))
-        overlap = long & (
-            ((setup.mode == Mode.FORGET) & (head.mode == Mode.INPUT))
-            | ((setup.mode == Mode.INPUT) & (head.mode == Mode.OUTPUT))
-        )
-        pop = queue.r_rdy & ~active & ((drain == 0) | overlap)
-        m.d.comb += [queue.r_en.eq(pop), self.idle.eq(~queue.r_rdy & ~active & (drain == 0))]
+        # Known in the cycle before they are needed: nothing is left in the pipeline; what waits may
+        # overlap what is at work.
+        drained, overlap = Signal(init=1), Signal()
+        pop = queue.r_rdy & ~active & (drained | overlap)
+        m.d.comb += [queue.r_en.eq(pop), self.idle.eq(~queue.r_rdy & ~active & drained)]
         m.d.sync += begin.eq(pop)
         after = Signal.like(drain)
         with m.If(pop):
-            m.d.sync += [setup.eq(head), left.eq(head.outputs - 1), active.eq(1)]
+            m.d.sync += [
+                setup.eq(head),
+                left.eq(head.outputs - 1),
+                long.eq(head.outputs >= OVERLAP),
+                active.eq(1),
+            ]
             with m.Switch(head.mode):
                 for mode in (*Mode, EMBED):
                     with m.Case(int(mode)):
@@ -243,18 +247,21 @@ class VectorUnit(wiring.Component):
                         m.d.sync += after.eq(
                             Mux(three, self.latency(mode, 3), self.latency(mode)) - 1
                         )
-        with m.If(begin):
-            m.d.sync += long.eq(setup.outputs >= OVERLAP)
 
         def mode_is(*modes: int) -> Signal:
-            name = "is_" + "_".join(str(int(mode)) for mode in modes)
-            signal = Signal(name=name)
-            m.d.comb += signal.eq(Cat(setup.mode == mode for mode in modes).any())
+            signal = Signal(name="is_" + "_".join(str(int(mode)) for mode in modes))
+            with m.If(pop):
+                m.d.sync += signal.eq(Cat(head.mode == mode for mode in modes).any())
             return signal
 
         forget, update, output = mode_is(Mode.FORGET), mode_is(Mode.INPUT), mode_is(Mode.OUTPUT)
         residual, gated, embed = mode_is(Mode.RESIDUAL), mode_is(Mode.GATED), mode_is(EMBED)
-        reducing = output | residual | gated | embed
+        reducing = mode_is(Mode.OUTPUT, Mode.RESIDUAL, Mode.GATED, EMBED)
+        m.d.sync += overlap.eq(
+            queue.r_rdy
+            & long
+            & ((forget & (head.mode == Mode.INPUT)) | (update & (head.mode == Mode.OUTPUT)))
+        )
 
         # -- entering --------------------------------------------------------------------------
 
@@ -274,6 +281,7 @@ class VectorUnit(wiring.Component):
             Cat(fire & second, waits[:-1]) | (fire & output) << _GATED_WAIT - _OUTPUT_WAIT
         )
         last = left == 0
+        m.d.sync += drained.eq((drain <= 1) & ~(fire & last))
         with m.If(drain != 0):
             m.d.sync += drain.eq(drain - 1)
         with m.If(fire):
