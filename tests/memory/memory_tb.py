@@ -107,7 +107,7 @@ if KIND == "weights":
         assert not dut.o__valid.value
 
     @cocotb.test(timeout_time=100, timeout_unit="us")
-    async def offers_after_three_cycles(dut) -> None:
+    async def offers_after_four_cycles(dut) -> None:
         _, _ = await begin(dut, memory.WeightMemory(**OPTIONS), "restart")
         dut.o__ready.value = 0
         dut.restart.value = 1
