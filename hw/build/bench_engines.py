@@ -25,10 +25,10 @@ CONFIGURATIONS: dict[str, Engine] = {
 }
 
 
-def measure(name: str, *, jobs: int = 1) -> dict[str, object]:
+def measure(name: str) -> dict[str, object]:
     """Synthesises and routes one configuration, out of context, with four seeds."""
     engine = CONFIGURATIONS[name]
-    result = synthesise(engine, name=name, jobs=jobs, limit_s=1800)
+    result = synthesise(engine, name=name, limit_s=1800)
     return {
         "engine": type(engine).__name__,
         "bytes_per_beat": engine.bytes_per_beat,

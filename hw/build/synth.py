@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import statistics
 import subprocess
 from collections import Counter
@@ -133,10 +134,9 @@ def synthesise(
     name: str,
     seeds: Sequence[int] = SEEDS,
     freq: int = 200,
-    jobs: int = 1,
     limit_s: int = 600,
 ) -> Synthesis:
-    """Synthesises a component and routes it once for each seed.
+    """Synthesises a component and routes it once for each seed, as many at once as processors.
 
     Results are kept below ``build/`` under a hash of the Verilog, options and tool versions.
 
@@ -151,8 +151,6 @@ def synthesise(
         LUT RAM, before packing.
     freq : int
         Clock to aim at, MHz.
-    jobs : int
-        Placements at the same time.
     limit_s : int
         Seconds that each run of a tool may take.
 
@@ -177,7 +175,7 @@ def synthesise(
         (folder / "part.json").rename(folder / "netlist.json")
     design = json.loads((folder / "netlist.json").read_text())
     cells = Counter(cell["type"] for cell in design["modules"][name]["cells"].values())
-    with ThreadPoolExecutor(max_workers=jobs) as pool:
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         placed = list(pool.map(lambda seed: _place(folder, seed, freq, limit_s), seeds))
     if placed:
         used = placed[0][1]
