@@ -26,7 +26,7 @@ from .numbers import (
     X_FRAC,
     product_shift,
 )
-from .scalar import from_float
+from .scalar import MANTISSA_BITS, from_float
 from .ternary import TRITS_PER_BYTE, pack
 
 __all__ = ["Image", "beats", "compile_model"]
@@ -36,6 +36,8 @@ R_TEMP, R_RECIP, R_ROOT, R_CONST, R_SCALE, R_EXTRA = range(6)
 R_MAX = 8  # and the next two: the maxima of a reduction
 
 _SQUARE_DROP = NORM_BITS - 1  # a product for the sum of squares loses so many bits
+_RESIDUAL_SCALE = 4  # 18 bits of mantissa, X_FRAC fraction bits, no shift to the left
+assert MANTISSA_BITS - X_FRAC == 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +163,19 @@ class _Builder:
             self.emit(isa.Tile(outputs=min(tile, matrix.outputs - n), chunks=chunks))
         self.weights.append(beats(matrix, self.bytes_per_beat, tile))
 
+    def bounded(self, name: str, matrix: Matrix, norm: np.ndarray) -> None:
+        """Refuses a matrix onto the residual stream whose scale could exceed what a pass shifts by.
+
+        The scale is ``max|v| / √mean(…) / 127 · mean|W|``, at most the first quotient's largest weight
+        times the root of the row's length.
+        """
+        scale = math.sqrt(matrix.inputs) * float(norm.max()) / ACT_MAX * matrix.scale
+        if scale >= _RESIDUAL_SCALE:
+            raise NomulError(
+                f"{name}: a unit of its sums may be worth {scale:.3g} in the residual stream, the core takes "
+                f"less than {_RESIDUAL_SCALE}; mean|W| is {matrix.scale:.3g}: scale the weights down"
+            )
+
     # -- one block -------------------------------------------------------------------------------
 
     def root_of_residual(self, elements: int) -> float:
@@ -226,6 +241,10 @@ class _Builder:
         self.scale(
             unit * 2.0 ** -(STATE_FRAC - shift + layer.o_norm.exponent) / ACT_MAX * layer.o_proj.scale
         )
+        square = np.maximum(np.abs(layer.o_square.values.astype(np.float64)), 1)
+        ratio = np.abs(layer.o_norm.values) / square
+        unit_ratio = 2.0 ** (layer.o_square.exponent - layer.o_norm.exponent)
+        self.bounded(f"layers.{number}.attn.o_proj", layer.o_proj, ratio * unit_ratio)
         mlp_at = self.store(layer.gate_norm.values, layer.mlp_square.values)
         self.stream(
             layer.o_proj, quant, mode=Mode.RESIDUAL, address=mlp_at, vectors=1, square=1
@@ -260,6 +279,8 @@ class _Builder:
         self.scale(
             math.sqrt(m) * 2.0**-layer.down_norm.exponent / ACT_MAX * layer.down_proj.scale
         )
+        down = np.abs(layer.down_norm.values) * 2.0**-layer.down_norm.exponent
+        self.bounded(f"layers.{number}.mlp.down_proj", layer.down_proj, down)
         self.stream(layer.down_proj, quant, mode=Mode.RESIDUAL, **following)
 
     def build(self) -> None:
@@ -325,7 +346,8 @@ def compile_model(model: Model, *, bytes_per_beat: int, tile_outputs: int) -> Im
     Raises
     ------
     NomulError
-        If a dimension exceeds what the instruction set can say.
+        If a dimension exceeds what the instruction set can say, or the weights of a matrix onto the residual stream
+        are too large.
     """
     if bytes_per_beat < 1 or tile_outputs < 2 or tile_outputs % 2:
         raise ValueError(
