@@ -77,6 +77,10 @@ class Fetch(wiring.Component):
 
     def __init__(self, *, words: int):
         self.words = words
+        self.queue = fifo.SyncFIFO(width=InstructionLayout.size, depth=_DEPTH)
+        self.room = Signal(range(_DEPTH + 1), init=_DEPTH)
+        self.coming = Signal(PROGRAM_LATENCY + 2)
+        self.freed = Signal()
         super().__init__(
             {
                 "program": Out(ProgramSignature(words=words)),
@@ -90,9 +94,8 @@ class Fetch(wiring.Component):
         # Every instruction on its way has its place in the queue.
         pc = Signal(range(self.words + 1))
         beyond = pc == self.words
-        room = Signal(range(_DEPTH + 1), init=_DEPTH)
-        ask, freed = room != 0, Signal()
-        coming, outside = Signal(PROGRAM_LATENCY + 2), Signal(PROGRAM_LATENCY + 1)
+        queue, room, coming, freed = self.queue, self.room, self.coming, self.freed
+        ask, outside = room != 0, Signal(PROGRAM_LATENCY + 1)
         m.d.comb += self.program.address.eq(pc)
         m.d.sync += [
             pc.eq(pc + (ask & ~beyond)),
@@ -103,7 +106,7 @@ class Fetch(wiring.Component):
 
         near = Signal(WORD_BITS, reset_less=True)  # block RAMs may be far away
         decoded = Signal(InstructionLayout, reset_less=True)
-        m.submodules.queue = queue = fifo.SyncFIFO(width=InstructionLayout.size, depth=_DEPTH)
+        m.submodules.queue = queue
         m.d.sync += [
             near.eq(self.program.data),
             decoded.eq(self.decode(m, near, outside[-1])),

@@ -92,12 +92,14 @@ class Skid(wiring.Component):
     """
 
     def __init__(self, *, shape: data.Layout | Shape):
+        self.free = Signal(init=1)
+        self.held = Signal(Shape.cast(shape).width, reset_less=True)
         super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        free, held = self.free, self.held
         arriving, leaving = Value.cast(self.i.payload), Value.cast(self.o.payload)
-        free, held = Signal(init=1), Signal(len(arriving), reset_less=True)
         m.d.comb += [
             self.i.ready.eq(free),
             self.o.valid.eq(~free | self.i.valid),
@@ -127,12 +129,12 @@ class Slice(wiring.Component):
     """
 
     def __init__(self, *, shape: data.Layout | Shape):
-        self.shape = shape
+        self.skid = Skid(shape=shape)
         super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.skid = skid = Skid(shape=self.shape)
+        m.submodules.skid = skid = self.skid
         connect(m, flipped(self.i), skid.i)
         m.d.comb += skid.o.ready.eq(~self.o.valid | self.o.ready)
         with m.If(skid.o.ready):
