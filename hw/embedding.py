@@ -12,7 +12,7 @@ from amaranth.lib.wiring import In, Out
 from nomul.model.protocol import REGION_SHIFT
 
 from .core_ports import BusSignature
-from .memory import Skid, answer, block_ram, positive
+from .memory import Slice, answer, block_ram, positive
 from .ports import RowLayout, RowRequestLayout
 
 __all__ = ["EmbeddingMemory"]
@@ -61,7 +61,7 @@ class EmbeddingMemory(wiring.Component):
 
     def cycles(self, elements: int) -> int:
         """Cycles from a request taken to the last element offered, without stalls."""
-        return 5 + (_SCALE_BYTES + elements) * self.lanes
+        return 6 + (_SCALE_BYTES + elements) * self.lanes
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -77,8 +77,8 @@ class EmbeddingMemory(wiring.Component):
         left = Signal(elements)  # elements to be taken
         rest = Signal(elements + 1)  # bytes of each lane to be addressed
         pointers = Signal(data.ArrayLayout(unsigned(bits), self.lanes))
-        m.submodules.skid = skid = Skid(shape=data.ArrayLayout(unsigned(8), self.lanes))
-        go = skid.i.ready
+        m.submodules.slice = near = Slice(shape=data.ArrayLayout(unsigned(8), self.lanes))
+        go = near.i.ready
         tag = data.StructLayout(
             {"valid": 1, "low": 1, "high": 1, "lane": range(max(2, self.lanes))}
         )
@@ -172,12 +172,12 @@ class EmbeddingMemory(wiring.Component):
             with m.If(got.high):
                 m.d.sync += scales[got.lane][8:].eq(byte)
         m.d.comb += [
-            skid.i.valid.eq(got.valid & ~got.low & ~got.high & (got.lane == self.lanes - 1)),
-            skid.i.payload.eq(values),
-            skid.i.payload[self.lanes - 1].eq(byte),
-            skid.o.ready.eq(self.rows.ready),
-            self.rows.valid.eq(skid.o.valid),
-            self.rows.payload.value.as_value().eq(skid.o.payload.as_value()),
+            near.i.valid.eq(got.valid & ~got.low & ~got.high & (got.lane == self.lanes - 1)),
+            near.i.payload.eq(values),
+            near.i.payload[self.lanes - 1].eq(byte),
+            near.o.ready.eq(self.rows.ready),
+            self.rows.valid.eq(near.o.valid),
+            self.rows.payload.value.as_value().eq(near.o.payload.as_value()),
             self.rows.payload.scale.eq(scales),
         ]
         return m

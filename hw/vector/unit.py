@@ -269,10 +269,12 @@ class VectorUnit(wiring.Component):
         # enter again.
         waits = Signal(_GATED_WAIT)
         again = waits[-1]
-        odd = Signal()
-        second = gated & odd
+        even = Signal()  # of a GATED pass, the next sum is the first of two
+        second = gated & ~even
+        with m.If(pop):
+            m.d.sync += even.eq(head.mode == Mode.GATED)
         m.d.comb += [
-            self.sums.ready.eq(active & ~embed & ~(gated & ~odd & again)),
+            self.sums.ready.eq(active & ~embed & ~(even & again)),
             self.rows.ready.eq(active & embed),
         ]
         fire = (self.sums.valid & self.sums.ready) | (self.rows.valid & self.rows.ready)
@@ -285,7 +287,7 @@ class VectorUnit(wiring.Component):
         with m.If(drain != 0):
             m.d.sync += drain.eq(drain - 1)
         with m.If(fire):
-            m.d.sync += [left.eq(left - 1), odd.eq(gated & ~odd)]
+            m.d.sync += [left.eq(left - 1), even.eq(second)]
             with m.If(last):
                 m.d.sync += active.eq(0)
                 with m.If(after >= drain):
