@@ -27,8 +27,9 @@ lint: setup build/types/nomul  ## ruff and mypy
 	MYPYPATH=build/types $(BIN)/mypy -p nomul.model -p nomul.sim -p nomul.hw -p nomul.host -p nomul.train
 
 bench: setup     ## area, Fmax, cycles, tokens per second: build/bench.json
-	$(BIN)/nomul bench --json > build/bench.json
-	@echo build/bench.json
+	@mkdir -p build
+	$(BIN)/nomul bench --json > build/bench.part
+	@mv build/bench.part build/bench.json && echo build/bench.json
 
 setup: $(VENV)/installed-$(EXTRAS)
 

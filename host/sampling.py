@@ -58,11 +58,12 @@ class Sampler:
         """
         if self.greedy:
             return int(np.argmax(logits))
-        scaled = np.asarray(logits, dtype=np.float64) / self.temperature
-        order = np.argsort(-scaled, kind="stable")
+        values = np.asarray(logits, dtype=np.float64)
+        order = np.argsort(-values, kind="stable")
         if self.top_k:
             order = order[: self.top_k]
-        p = np.exp(scaled[order] - scaled[order[0]])
+        with np.errstate(over="ignore"):  # however cold: the others' probability is 0 then
+            p = np.exp((values[order] - values[order[0]]) / self.temperature)
         p /= p.sum()
         if self.top_p < 1:
             keep = int(np.searchsorted(np.cumsum(p), self.top_p)) + 1

@@ -29,7 +29,7 @@ __all__ = ["SaturatedLayout", "Sequencer", "TokensLayout"]
 _WORD_BITS = 8 * INSTRUCTION_BYTES
 _SETTLE = 2  # cycles that the vector unit may take to show that it is not idle
 
-#: Values limited by the vector unit since reset.
+#: Values limited by the vector unit since reset or flush.
 SaturatedLayout = data.StructLayout({"residual": 16, "t": 16})
 
 

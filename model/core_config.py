@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from . import isa
 from .errors import NomulError
 from .geometry import Geometry
+from .image import plane_bits
 from .numbers import VECTOR_LANES
 from .program import Image
+from .protocol import REGION_SHIFT
 
 __all__ = ["ENGINES", "CoreConfig"]
 
@@ -76,6 +78,18 @@ class CoreConfig:
         for name, limit in (("hidden", 1 << 14), ("intermediate", 1 << 14), ("vocab", 1 << 16)):
             if getattr(self, name) >= limit:
                 raise NomulError(f"core: {name} is {getattr(self, name)}; it must be below {limit}")
+        region = 1 << REGION_SHIFT
+        for name, needed in (
+            ("weight_beats", self.bytes_per_beat << plane_bits(self.weight_beats)),
+            ("norm_words", 2 * VECTOR_LANES * self.norm_words),
+            ("embedding_bytes", self.embedding_bytes),
+            ("program_words", isa.INSTRUCTION_BYTES * self.program_words),
+        ):
+            if needed > region:
+                raise NomulError(
+                    f"core: {name} of {getattr(self, name)} takes {needed:,} bytes on chip, a memory holds "
+                    f"at most {region:,}: take a smaller model"
+                )
 
     @property
     def longest_row(self) -> int:
@@ -140,8 +154,3 @@ class CoreConfig:
     def to_json(self) -> str:
         """Canonical JSON."""
         return json.dumps(asdict(self), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> CoreConfig:
-        """The inverse of :meth:`to_json`, after ``json.loads``."""
-        return cls(**data)

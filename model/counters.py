@@ -23,8 +23,8 @@ class Counter(IntEnum):
     EXPOSED_ACTS = 3  #: a Quant or a Tile is under way: the engine waits for activations or tables
     EXPOSED_DRAIN = 4  #: Stat or End waits for the vector unit to finish the pass
     EXPOSED_SCALAR = 5  #: scalar operations, and whatever else
-    SATURATED_RESIDUAL = 6  #: elements of the residual stream limited since reset, at most 65535
-    SATURATED_T = 7  #: arguments of σ limited since reset, at most 65535
+    SATURATED_RESIDUAL = 6  #: elements of the residual stream limited since reset or an aborted token, at most 65535
+    SATURATED_T = 7  #: arguments of σ limited since reset or an aborted token, at most 65535
     ERROR = 8  #: 1 if the program held something that is no instruction; the token has no result
     LOGIT_SCALE = 9  #: two words a lane: mantissa and exponent (signed) of the scale of the logits
 

@@ -22,7 +22,6 @@ __all__ = [
     "CRC_POLYNOMIAL",
     "CRC_RESIDUE",
     "HEADER_BYTES",
-    "MAX_CHECKSUM",
     "MAX_DATA",
     "MAX_FRAME",
     "MAX_POLL",
@@ -59,7 +58,6 @@ REGION_SHIFT = 24
 REGIONS = 8  #: sizes in an identity
 
 MAX_DATA = 512  #: bytes in one WRITE or READ
-MAX_CHECKSUM = 65535  #: bytes in one CHECKSUM
 MAX_PROMPT = 128  #: prompt tokens in one JOB
 MAX_STEPS = 512  #: tokens processed by one JOB, fed back ones included
 MAX_POLL = 128  #: tokens in one response to POLL

@@ -24,14 +24,13 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from nomul.model.errors import NomulError
+from nomul.model.tokenizer import BEGIN
 
 __all__ = [
-    "BEGIN", "HELD_OUT", "HELD_OUT_LIMIT", "Corpus", "export_corpus", "load_corpus", "part_of",
+    "HELD_OUT", "HELD_OUT_LIMIT", "Corpus", "export_corpus", "load_corpus", "part_of",
     "standard_library",
 ]
 
-#: Byte that begins every document, and the context of the first byte of every text.
-BEGIN = 0
 #: Share of the files outside tests that is held out (about 5 % of the bytes), and their limit.
 HELD_OUT = 1 / 16
 HELD_OUT_LIMIT = 128 * 1024

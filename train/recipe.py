@@ -32,8 +32,9 @@ from torch import Tensor
 
 from nomul.model.errors import NomulError
 from nomul.model.geometry import Geometry
+from nomul.model.tokenizer import BEGIN
 
-from .data import BEGIN, Corpus, load_corpus, standard_library
+from .data import Corpus, load_corpus, standard_library
 from .model import MatMulFreeLM, export_checkpoint, import_checkpoint
 from .scan import use_kernel
 
@@ -115,6 +116,10 @@ class Recipe:
     seed: int = 1
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            if not math.isfinite(getattr(self, field.name)):
+                raise NomulError(
+                    f"recipe: {field.name} is {getattr(self, field.name)}; it must be a finite number")
         for name in ("batch", "window", "evaluations"):
             if getattr(self, name) < 1:
                 raise NomulError(f"recipe: {name} is {getattr(self, name)}; it must be at least 1")

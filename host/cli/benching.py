@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``nomul bench``: every figure of the README, as JSON."""
+"""``nomul bench``: what this machine can measure, as JSON."""
 
 from __future__ import annotations
 
@@ -56,15 +56,25 @@ def board_speed(image: Image, config: CoreConfig) -> dict[str, float]:
     }
 
 
-def child(*arguments: str) -> dict[str, float]:
-    """Seconds and peak memory of a nomul command as a whole process."""
+_COMMAND = "from nomul.host.cli import main; main()"
+_GENERATE = """
+import json, sys
+from nomul.hw.build.design import design
+from nomul.hw.build.verilog import convert
+from nomul.model.core_config import CoreConfig
+convert(design(CoreConfig(**json.loads(sys.argv[1]))), "top")
+"""
+
+
+def child(program: str, *arguments: str) -> dict[str, float]:
+    """Seconds and peak memory of a Python program as a whole process."""
     begin = time.perf_counter()
-    command = [sys.executable, "-c", "from nomul.host.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", program, *arguments]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise click.ClickException(f"nomul {' '.join(arguments)} failed")
+        raise click.ClickException(f"bench: {' '.join(arguments)} failed")
     return {"seconds": round(time.perf_counter() - begin, 2), "peak_mb": round(usage.ru_maxrss / 1024, 1)}
 
 
@@ -72,12 +82,10 @@ def _whole(loaded: Loaded, seeds: tuple[int, ...]) -> dict[str, Any]:
     image, config = compile_for(loaded.model, engine="select", bytes_per_beat=36)
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder)
-        result: dict[str, Any] = {
-            "verilog": child("verilog", "-o", str(target / "verilog")),
-        }
+        result: dict[str, Any] = {"verilog": child(_GENERATE, config.to_json())}
         if loaded.checkpoint is not None:
             source = str(loaded.path.parent if loaded.path.is_file() else loaded.path)
-            result["import"] = child("import", source, "-o", str(target / "model.nomul"))
+            result["import"] = child(_COMMAND, "import", source, "-o", str(target / "model.nomul"))
     result["golden"] = {"tokens_per_second": golden_speed(image)}
     result["simulated_board"] = board_speed(image, config)
     result["engines"] = {name: measure(name) for name in CONFIGURATIONS}

@@ -59,9 +59,13 @@ def open_board(
             board.load(parts, progress=progress)
             yield board, process
     else:
-        from nomul.hw.build.design import design_hash
-
-        with Board.open(name, design=design_hash(config)) as board:
+        try:
+            from nomul.hw.build.design import design_hash
+        except ModuleNotFoundError:  # without Amaranth: the sizes are compared, the design is not
+            design = None
+        else:
+            design = design_hash(config)
+        with Board.open(name, design=design) as board:
             board.load(parts, progress=progress)
             yield board, None
 

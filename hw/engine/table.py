@@ -61,7 +61,7 @@ class TableEngine(Engine):
     time, one sum a cycle, each from the one before by one activation (:func:`walk_of_sums`). An
     adder tree and the accumulators follow.
 
-    Activations are written one a cycle, so a chunk's take ``L · 5·G`` cycles; building takes 252.
+    Activations are written one a cycle, so a chunk's take ``L · 5·G`` cycles; building takes 253.
     Each is hidden while earlier chunks stream, if these have as many outputs.
 
     .. code-block:: text

@@ -38,7 +38,7 @@ class BoardProcess:
         If the program does not start.
     """
 
-    def __init__(self, program: Path, *, limit_s: float = 3600.0):
+    def __init__(self, program: Path, *, limit_s: float = 7 * 86400.0):
         self._pending = b""
         self._last: dict[str, Any] = {}
         try:

@@ -25,6 +25,7 @@ def make() -> engines.Engine:
 
 ENGINE = make()
 CHUNKS = max(1, ENGINE.inputs // ENGINE.chunk)
+LIMIT_US = max(1000, ENGINE.outputs * CHUNKS // 2)  # 50 times the beats of the largest tile
 
 
 @dataclass
@@ -77,7 +78,7 @@ def generator() -> np.random.Generator:
     return np.random.default_rng(cocotb.RANDOM_SEED)
 
 
-@cocotb.test(timeout_time=1000, timeout_unit="us")
+@cocotb.test(timeout_time=LIMIT_US, timeout_unit="us")
 @cocotb.parametrize(stalls=[
     {}, {"acts": 0.5, "weights": 0.5}, {"sums": 0.8}, {"tile": 0.9, "sums": 0.3},
     {"tile": 0.5, "acts": 0.3, "weights": 0.3, "sums": 0.5}])
@@ -92,7 +93,7 @@ async def equals_golden(dut, stalls: dict[str, float]) -> None:
     await multiply(bench, [random_tile(rng, *shape) for shape in shapes], **stalls)
 
 
-@cocotb.test(timeout_time=1000, timeout_unit="us")
+@cocotb.test(timeout_time=LIMIT_US, timeout_unit="us")
 async def extremes(dut) -> None:
     """The largest sums, of either sign, and rows of zeros."""
     bench = Bench(dut, ENGINE)
@@ -104,7 +105,7 @@ async def extremes(dut) -> None:
     await multiply(bench, tiles)
 
 
-@cocotb.test(timeout_time=1000, timeout_unit="us")
+@cocotb.test(timeout_time=LIMIT_US, timeout_unit="us")
 async def every_code(dut) -> None:
     """Every byte at every place of a beat."""
     rng, bench = generator(), Bench(dut, ENGINE)
@@ -115,7 +116,7 @@ async def every_code(dut) -> None:
     await multiply(bench, [tile])
 
 
-@cocotb.test(timeout_time=1000, timeout_unit="us")
+@cocotb.test(timeout_time=LIMIT_US, timeout_unit="us")
 async def takes_the_stated_cycles(dut) -> None:
     rng, bench = generator(), Bench(dut, ENGINE)
     n = ENGINE.chunk_interval
@@ -133,7 +134,7 @@ async def takes_the_stated_cycles(dut) -> None:
         assert weights[0] - ready == ENGINE.prepare
 
 
-@cocotb.test(timeout_time=1000, timeout_unit="us")
+@cocotb.test(timeout_time=LIMIT_US, timeout_unit="us")
 async def short_chunks_wait_for_their_sums(dut) -> None:
     """With tables or activations in time, chunks of one tile start at least HAZARD cycles apart."""
     rng, bench = generator(), Bench(dut, ENGINE)
@@ -151,7 +152,7 @@ async def short_chunks_wait_for_their_sums(dut) -> None:
     assert times[1] - times[0] == HAZARD or P["engine"] == "SelectEngine"
 
 
-@cocotb.test(timeout_time=1000, timeout_unit="us")
+@cocotb.test(timeout_time=LIMIT_US, timeout_unit="us")
 async def tiles_follow_without_a_gap(dut) -> None:
     rng, bench = generator(), Bench(dut, ENGINE)
     await bench.start()
@@ -162,7 +163,7 @@ async def tiles_follow_without_a_gap(dut) -> None:
         assert times[-1] - times[0] == len(times) - 1
 
 
-@cocotb.test(timeout_time=1000, timeout_unit="us")
+@cocotb.test(timeout_time=LIMIT_US, timeout_unit="us")
 async def chunks_need_their_interval(dut) -> None:
     """Shorter tiles begin exactly ``chunk_interval`` cycles apart: it is no looser than stated."""
     rng, bench = generator(), Bench(dut, ENGINE)
@@ -173,7 +174,7 @@ async def chunks_need_their_interval(dut) -> None:
     assert all(b - a == ENGINE.chunk_interval for a, b in pairwise(first[2:]))
 
 
-@cocotb.test(timeout_time=1000, timeout_unit="us")
+@cocotb.test(timeout_time=LIMIT_US, timeout_unit="us")
 async def resets_in_mid_tile(dut) -> None:
     rng, bench = generator(), Bench(dut, ENGINE)
     for wait in (ENGINE.prepare // 2, ENGINE.prepare + 2 * ENGINE.lanes * ENGINE.chunk):

@@ -9,6 +9,7 @@ from amaranth.hdl import Cat, Module, Signal, signed
 from amaranth.sim import Simulator
 
 from nomul.hw import engine as engines
+from nomul.hw.build.bench_engines import CONFIGURATIONS
 from nomul.hw.build.synth import synthesise
 from nomul.hw.engine.select import decode
 from nomul.hw.engine.table import walk_of_sums
@@ -32,6 +33,25 @@ def geometry(g: int, lanes: int, outputs: int, chunks: int, acts: int) -> dict[s
 def test_equals_golden(engine: str, shape: dict[str, int]):
     component = getattr(engines, engine)(**shape)
     run(component, "engine_tb", parameters={"engine": engine, "geometry": shape})
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_80_trits_a_cycle(engine: str):
+    """The width that the figures speak of; three chunks of a short tile."""
+    shape = geometry(16, 1, 300, 3, 4)
+    component = getattr(engines, engine)(**shape)
+    run(component, "engine_tb", parameters={"engine": engine, "geometry": shape})
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_measured_configurations(name: str):
+    """Each engine that has figures, with all its accumulators and its longest row."""
+    component = CONFIGURATIONS[name]
+    shape = {key: getattr(component, key)
+             for key in ("bytes_per_beat", "lanes", "outputs", "inputs", "acts_per_beat")}
+    run(component, "engine_tb",
+        parameters={"engine": type(component).__name__, "geometry": shape}, limit_s=1800)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
