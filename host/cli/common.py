@@ -16,6 +16,7 @@ from nomul.model.checkpoint import Checkpoint, read_checkpoint
 from nomul.model.core_config import ENGINES, CoreConfig
 from nomul.model.errors import NomulError
 from nomul.model.fold import Model, fold
+from nomul.model.geometry import Geometry
 from nomul.model.program import Image, compile_model
 from nomul.model.store import load
 
@@ -50,7 +51,7 @@ class Loaded:
         if path.is_dir() and (path / "config.json").is_file():
             self.checkpoint = read_checkpoint(path)
             self.model = fold(self.checkpoint)
-            self.header = {"name": path.name, "tokenizer": tokenizer_of(self.model)}
+            self.header = {"name": path.name, "tokenizer": tokenizer_of(self.model.geometry)}
         elif path.is_dir():
             raise NomulError(f"{path}: the folder has no config.json; name a checkpoint or a file")
         else:
@@ -59,9 +60,9 @@ class Loaded:
                 self.checkpoint = read_checkpoint(path.parent)
 
 
-def tokenizer_of(model: Model) -> str:
+def tokenizer_of(geometry: Geometry) -> str:
     """Kind of tokenizer that goes with a vocabulary."""
-    return "bytes" if model.geometry.vocab == 256 else "tokenizer.json"
+    return "bytes" if geometry.vocab == 256 else "tokenizer.json"
 
 
 def load_any(path: str | None) -> Loaded:

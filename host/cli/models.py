@@ -3,18 +3,20 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
 from nomul.model.checkpoint import read_checkpoint
 from nomul.model.errors import NomulError
-from nomul.model.fold import fold
-from nomul.model.store import save, trit_shares
+from nomul.model.fold import fold_parts
+from nomul.model.store import save_parts, trit_shares
 
 from .common import Loaded, json_option, load_any, print_json, tokenizer_of
 
@@ -31,17 +33,30 @@ def import_command(checkpoint: Path, output: Path, as_json: bool) -> None:
       nomul import MMfreeLM-370M -o mmfreelm-370m.nomul
     """
     source = read_checkpoint(checkpoint)
+    g = source.geometry
     folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
-    model = fold(source)
     if not output.parent.is_dir():
         raise NomulError(f"{output}: the folder {output.parent} does not exist")
-    description = {
-        "name": folder.resolve().name,
-        "tokenizer": tokenizer_of(model),
-        "source": source.sha256(),
-    }
-    save(model, output, description)
-    g = model.geometry
+    console = Console(stderr=True)
+    with (
+        ThreadPoolExecutor(1) as pool,
+        Progress(
+            TextColumn("importing"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
+            console=console, transient=True, disable=as_json or not console.is_terminal,
+        ) as shown,
+    ):  # fmt: skip
+        task = shown.add_task("", total=source.size)
+        identity = pool.submit(source.sha256)  # a second reading, beside the first
+
+        def description() -> dict[str, str]:
+            return {
+                "name": folder.resolve().name,
+                "tokenizer": tokenizer_of(g),
+                "source": identity.result(),
+            }
+
+        parts = fold_parts(source.observed(lambda size: shown.advance(task, size)))
+        save_parts(parts, output, geometry=g, eps=source.eps, description=description)
     if as_json:
         print_json({"file": str(output), "bytes": output.stat().st_size, "geometry": asdict(g)})
     else:
