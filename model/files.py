@@ -38,6 +38,8 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise NomulError(f"{path}: is a device or pipe, which a file cannot replace; name a file")
     with os_errors(path):
         try:
             with temporary.open("wb") as file:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -13,12 +14,47 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
-from nomul.model.checkpoint import read_checkpoint
+from nomul.model.checkpoint import Checkpoint, read_checkpoint
 from nomul.model.errors import NomulError
 from nomul.model.fold import fold_parts
 from nomul.model.store import save_parts, trit_shares
 
 from .common import Loaded, json_option, load_any, print_json, tokenizer_of
+
+
+def convert(
+    source: Checkpoint, name: str, output: Path, read: Callable[[int], object] | None = None
+) -> None:
+    """Writes the model file of a checkpoint; one matrix at a time is in memory.
+
+    Parameters
+    ----------
+    source : Checkpoint
+    name : str
+        Of the model.
+    output : Path
+    read : callable, optional
+        Called with the bytes of every tensor when it has been read.
+
+    Raises
+    ------
+    NomulError
+        If the checkpoint is damaged or the file cannot be written; what was there stays.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        identity = pool.submit(source.sha256)  # a second reading, beside the first
+
+        def description() -> dict[str, str]:
+            return {
+                "name": name,
+                "tokenizer": tokenizer_of(source.geometry),
+                "source": identity.result(),
+            }
+
+        parts = fold_parts(source if read is None else source.observed(read))
+        save_parts(
+            parts, output, geometry=source.geometry, eps=source.eps, description=description
+        )
 
 
 @click.command("import")
@@ -38,25 +74,12 @@ def import_command(checkpoint: Path, output: Path, as_json: bool) -> None:
     if not output.parent.is_dir():
         raise NomulError(f"{output}: the folder {output.parent} does not exist")
     console = Console(stderr=True)
-    with (
-        ThreadPoolExecutor(1) as pool,
-        Progress(
-            TextColumn("importing"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
-            console=console, transient=True, disable=as_json or not console.is_terminal,
-        ) as shown,
-    ):  # fmt: skip
+    with Progress(
+        TextColumn("importing"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
+        console=console, transient=True, disable=as_json or not console.is_terminal,
+    ) as shown:  # fmt: skip
         task = shown.add_task("", total=source.size)
-        identity = pool.submit(source.sha256)  # a second reading, beside the first
-
-        def description() -> dict[str, str]:
-            return {
-                "name": folder.resolve().name,
-                "tokenizer": tokenizer_of(g),
-                "source": identity.result(),
-            }
-
-        parts = fold_parts(source.observed(lambda size: shown.advance(task, size)))
-        save_parts(parts, output, geometry=g, eps=source.eps, description=description)
+        convert(source, folder.resolve().name, output, lambda size: shown.advance(task, size))
     if as_json:
         print_json({"file": str(output), "bytes": output.stat().st_size, "geometry": asdict(g)})
     else:
