@@ -12,7 +12,7 @@ SIZES ?= 370M
 .DEFAULT_GOAL := help
 
 help:            ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: setup      ## a trained model writes Python on the simulated core
 	@$(BIN)/nomul run --tokens 120 "for line in f"
