@@ -189,7 +189,7 @@ class _Stored:
     @staticmethod
     def _fill(file: RawIOBase, piece: np.ndarray) -> bool:
         """Whether a file had enough left to fill a piece."""
-        view = memoryview(piece)
+        view = piece.data
         while view:
             got = file.readinto(view)
             if not got:

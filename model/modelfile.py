@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -159,7 +159,7 @@ def writer(path: Path) -> Iterator[Writer]:
     """
     path = Path(path)
     with os_errors(path), tempfile.TemporaryFile(dir=path.parent, buffering=_COPY) as spool:
-        made = Writer(spool)
+        made = Writer(cast(BinaryIO, spool))
         yield made
         with atomic(path) as file:
             made._copy(file)

@@ -175,6 +175,6 @@ def shares(code: np.ndarray, n: int) -> tuple[float, float, float]:
     bytes_of = np.zeros(256, dtype=np.int64)
     for part in _blocks(flat):
         bytes_of += np.bincount(flat[part], minlength=256)
-    minus, plus = (int(bytes_of @ (t == DECODE).sum(axis=1)) for t in (-1, 1))
+    minus, plus = (int(bytes_of @ np.equal(DECODE, t).sum(axis=1)) for t in (-1, 1))
     total = len(code) * n
     return minus / total, (total - minus - plus) / total, plus / total
