@@ -71,14 +71,14 @@ class FileTokenizer:
         path = folder / _FILE
         if not path.is_file():
             raise NomulError(
-                f"{path}: no such file; copy it from the checkpoint, or give token ids with --ids"
+                f"{path}: no such file; copy it from the checkpoint (nomul eval --ids takes token ids)"
             )
         try:
             from tokenizers import Tokenizer
         except ImportError:
             raise NomulError(
-                f"{path}: the library tokenizers is missing; pip install 'nomul[tokenizer]', "
-                "or give token ids with --ids"
+                f"{path}: the library tokenizers is missing; pip install 'nomul[tokenizer]' "
+                "(nomul eval --ids takes token ids)"
             ) from None
         try:
             self._inner: Any = Tokenizer.from_file(str(path))

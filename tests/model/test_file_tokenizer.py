@@ -75,7 +75,7 @@ def test_wrong_files(tmp_path: Path):
         assert part in line
         assert "\n" not in line
 
-    refused("give token ids with --ids")
+    refused("no such file; copy it from the checkpoint (nomul eval --ids takes token ids)")
     (tmp_path / "tokenizer.json").write_text("{")
     refused("no tokenizer can be read")
     made("<s>").save(str(tmp_path / "tokenizer.json"))
