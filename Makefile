@@ -6,12 +6,13 @@ EXTRAS ?= dev
 VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
+SIZES ?= 370M
 
-.PHONY: demo test sweep lint bench setup clean help
+.PHONY: demo test sweep lint bench bench-large setup clean help
 .DEFAULT_GOAL := help
 
 help:            ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: setup      ## a trained model writes Python on the simulated core
 	@$(BIN)/nomul run --tokens 120 "for line in f"
@@ -30,6 +31,12 @@ bench: setup     ## area, Fmax, cycles, tokens per second: build/bench.json
 	@mkdir -p build
 	$(BIN)/nomul bench --json > build/bench.part
 	@mv build/bench.part build/bench.json && echo build/bench.json
+
+bench-large:     ## published sizes: import, golden model, PyTorch beside it: build/bench-large.json
+	$(MAKE) setup EXTRAS=dev,train
+	@mkdir -p build
+	$(BIN)/python -m nomul.host.cli.bench_large $(SIZES) > build/bench-large.tmp
+	@mv build/bench-large.tmp build/bench-large.json && echo build/bench-large.json
 
 setup: $(VENV)/installed-$(EXTRAS)
 

@@ -11,8 +11,9 @@ import hashlib
 import math
 import re
 import struct
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ __all__ = [
     "read_checkpoint",
     "tensor_shapes",
     "write_checkpoint",
+    "write_random_checkpoint",
 ]
 
 _CONFIG = "config.json"
@@ -36,6 +38,8 @@ _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _HEADER_MAX = 100_000_000  # as the safetensors library has it
 _ITEM = {"BF16": 2, "F16": 2, "F32": 4}
+_STORED = {"BF16": "<u2", "F16": "<f2", "F32": "<f4"}
+_PIECE = 1 << 22  # bytes or elements of a tensor that are worked on at a time
 _WRITTEN = {"bfloat16": "BF16", "float32": "F32"}
 _AGAIN = "download or export it again"
 _PLAIN_MIN = 1024  # a smaller matrix may have one magnitude by chance
@@ -162,20 +166,36 @@ class _Stored:
     size: int
 
     def load(self) -> np.ndarray:
-        with os_errors(self.path), self.path.open("rb") as file:
+        """All of it as float32, read in pieces: nothing is in memory twice."""
+        values = np.empty(self.size // _ITEM[self.dtype], dtype=np.float32)
+        buffer = np.empty(min(self.size, _PIECE), dtype=np.uint8)
+        at = 0
+        with os_errors(self.path), self.path.open("rb", buffering=0) as file:
             file.seek(self.offset)
-            data = file.read(self.size)
-        if len(data) != self.size:
-            raise NomulError(f"{self.path}: became shorter while it was read; {_AGAIN}")
-        match self.dtype:
-            case "F32":
-                values = np.frombuffer(data, "<f4").astype(np.float32)
-            case "F16":
-                with np.errstate(invalid="ignore"):  # a signalling NaN is found below
-                    values = np.frombuffer(data, "<f2").astype(np.float32)
-            case _:  # bfloat16 is the upper half of a float32
-                values = (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+            while at < values.size:
+                want = buffer[: (values.size - at) * _ITEM[self.dtype]]
+                if not self._fill(file, want):
+                    raise NomulError(f"{self.path}: became shorter while it was read; {_AGAIN}")
+                raw = want.view(_STORED[self.dtype])
+                here = values[at : at + raw.size]
+                if self.dtype == "BF16":  # the upper half of a float32
+                    np.left_shift(raw, 16, out=here.view(np.uint32), dtype=np.uint32)
+                else:
+                    with np.errstate(invalid="ignore"):  # a signalling NaN is found below
+                        here[:] = raw
+                at += raw.size
         return values.reshape(self.shape)
+
+    @staticmethod
+    def _fill(file: RawIOBase, piece: np.ndarray) -> bool:
+        """Whether a file had enough left to fill a piece."""
+        view = piece.data
+        while view:
+            got = file.readinto(view)
+            if not got:
+                return False
+            view = view[got:]
+        return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,11 +218,22 @@ class Checkpoint:
     config: dict[str, Any]
     files: tuple[Path, ...]
     _tensors: Mapping[str, _Stored | np.ndarray]
+    _read: Callable[[int], object] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of all tensors."""
         return tuple(tensor_shapes(self.geometry))
+
+    @property
+    def size(self) -> int:
+        """Bytes of all tensors."""
+        stored = self._tensors.values()
+        return sum(t.size if isinstance(t, _Stored) else t.nbytes for t in stored)
+
+    def observed(self, read: Callable[[int], object]) -> Checkpoint:
+        """The same checkpoint; ``read`` is called with the bytes of every tensor read from it."""
+        return replace(self, _read=read)
 
     def tensor(self, name: str) -> np.ndarray:
         """Tensor by its published name, float32; read and checked anew at every call.
@@ -215,6 +246,8 @@ class Checkpoint:
         stored = self._tensors[name]
         where = f"{stored.path}: tensor {name}" if isinstance(stored, _Stored) else f"tensor {name}"
         values = stored.load() if isinstance(stored, _Stored) else stored.copy()
+        if self._read is not None:
+            self._read(stored.size if isinstance(stored, _Stored) else stored.nbytes)
         _check_finite(values, where)
         if _is_ternary(name) and values.size >= _PLAIN_MIN and _plain(values):
             raise NomulError(
@@ -249,13 +282,16 @@ def _file_sha256(path: Path) -> str:
 
 
 def _check_finite(values: np.ndarray, where: str) -> None:
-    finite = np.isfinite(values)
-    if not finite.all():
-        index = tuple(int(k) for k in np.unravel_index(int(finite.argmin()), values.shape))
-        raise NomulError(
-            f"{where} holds {values[index]} at {list(index)}; weights must be finite: "
-            "use a checkpoint from before training diverged"
-        )
+    flat = values.reshape(-1)
+    for at in range(0, flat.size, _PIECE):
+        finite = np.isfinite(flat[at : at + _PIECE])
+        if not finite.all():
+            wrong = np.unravel_index(at + int(finite.argmin()), values.shape)
+            index = tuple(int(k) for k in wrong)
+            raise NomulError(
+                f"{where} holds {values[index]} at {list(index)}; weights must be finite: "
+                "use a checkpoint from before training diverged"
+            )
 
 
 def _plain(weight: np.ndarray) -> bool:
@@ -460,34 +496,66 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
 # -- writing -------------------------------------------------------------------------------------
 
 
-def _encode(values: np.ndarray, dtype: str, name: str) -> bytes:
+def _encode(values: np.ndarray, dtype: str, name: str) -> bytes | memoryview:
     """Little-endian bytes of a tensor; bfloat16 rounds half to even."""
     values = np.asarray(values, dtype=np.float32)
     _check_finite(values, f"tensor {name}")
     if dtype == "float32":
         return values.astype("<f4").tobytes()
-    bits = np.ascontiguousarray(values).view(np.uint32).astype(np.uint64)
-    half = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
+    bits = np.ascontiguousarray(values).view(np.uint32).reshape(-1)
+    half = np.empty(bits.size, dtype="<u2")
+    for at in range(0, bits.size, _PIECE):
+        part = bits[at : at + _PIECE]
+        half[at : at + _PIECE] = (part + 0x7FFF + (part >> 16 & 1)) >> 16
     if ((half & 0x7F80) == 0x7F80).any():
         raise NomulError(f"tensor {name} is too large for bfloat16; write float32")
-    return half.astype("<u2").tobytes()
+    return half.data
 
 
-def _write_file(path: Path, tensors: Mapping[str, np.ndarray], dtype: str) -> None:
+def _write_file(
+    path: Path, shapes: Mapping[str, tuple[int, ...]], values: Callable[[str], np.ndarray], dtype: str
+) -> None:
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     at = 0
-    for name, values in tensors.items():
-        end = at + values.size * _ITEM[_WRITTEN[dtype]]
+    for name, shape in shapes.items():
+        end = at + math.prod(shape) * _ITEM[_WRITTEN[dtype]]
         header[name] = {
-            "dtype": _WRITTEN[dtype], "shape": list(values.shape), "data_offsets": [at, end]
+            "dtype": _WRITTEN[dtype], "shape": list(shape), "data_offsets": [at, end]
         }  # fmt: skip
         at = end
     text = canonical_json(header)
     text += b" " * (-len(text) % 8)  # so that the data are aligned
     with atomic(path) as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        for name, values in tensors.items():
-            file.write(_encode(values, dtype, name))
+        for name in shapes:
+            file.write(_encode(values(name), dtype, name))
+
+
+def _write(
+    folder: Path,
+    config: Mapping[str, Any],
+    shards: Sequence[Sequence[str]] | None,
+    values: Callable[[str], np.ndarray],
+    dtype: str,
+) -> None:
+    """Writes configuration and weights; tensors are asked for one at a time, in their order."""
+    geometry, _ = _read_config(config, "config")
+    with os_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with atomic(folder / _CONFIG) as file:
+        file.write(canonical_json({**config, "torch_dtype": dtype}) + b"\n")
+    shapes = tensor_shapes(geometry)
+    if shards is None:
+        _write_file(folder / _WEIGHTS, shapes, values, dtype)
+        return
+    places: dict[str, str] = {}
+    for number, names in enumerate(shards, 1):
+        file_name = f"model-{number:05}-of-{len(shards):05}.safetensors"
+        _write_file(folder / file_name, {name: shapes[name] for name in names}, values, dtype)
+        places |= dict.fromkeys(names, file_name)
+    total = geometry.parameters * _ITEM[_WRITTEN[dtype]]
+    with atomic(folder / _INDEX) as file:
+        file.write(canonical_json({"metadata": {"total_size": total}, "weight_map": places}))
 
 
 def write_checkpoint(
@@ -526,48 +594,87 @@ def write_checkpoint(
     folder = Path(folder)
     geometry, _ = _read_config(config, "config")
     _check_tensors({name: np.shape(t) for name, t in tensors.items()}, geometry, "checkpoint")
-    with os_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    with atomic(folder / _CONFIG) as file:
-        file.write(canonical_json({**config, "torch_dtype": dtype}) + b"\n")
-
-    shards: list[dict[str, np.ndarray]] = [{}]
-    room = limit = math.inf if shard_bytes is None else shard_bytes
-    for name in tensor_shapes(geometry):
-        size = tensors[name].size * _ITEM[_WRITTEN[dtype]]
-        if size > room and shards[-1]:
-            shards.append({})
-            room = limit
-        shards[-1][name] = tensors[name]
-        room -= size
-    if shard_bytes is None:
-        _write_file(folder / _WEIGHTS, shards[0], dtype)
-        return
-    places: dict[str, str] = {}
-    for number, shard in enumerate(shards, 1):
-        file_name = f"model-{number:05}-of-{len(shards):05}.safetensors"
-        _write_file(folder / file_name, shard, dtype)
-        places |= dict.fromkeys(shard, file_name)
-    total = sum(t.size for t in tensors.values()) * _ITEM[_WRITTEN[dtype]]
-    with atomic(folder / _INDEX) as file:
-        file.write(canonical_json({"metadata": {"total_size": total}, "weight_map": places}))
+    shards: list[list[str]] | None = None
+    if shard_bytes is not None:
+        shards = [[]]
+        room = shard_bytes
+        for name in tensor_shapes(geometry):
+            size = tensors[name].size * _ITEM[_WRITTEN[dtype]]
+            if size > room and shards[-1]:
+                shards.append([])
+                room = shard_bytes
+            shards[-1].append(name)
+            room -= size
+    _write(folder, config, shards, lambda name: tensors[name], dtype)
 
 
-def random_checkpoint(geometry: Geometry, seed: int) -> Checkpoint:
-    """A small random checkpoint in memory, bfloat16 values.
+def _drawn(geometry: Geometry, seed: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Random tensors in the order of :func:`tensor_shapes`, float32.
 
-    Statistics are those of the upstream fixture: embeddings and lower bounds have deviation 1,
-    matrices 0.05; norm weights lie about 1 with deviation 0.3.
+    Matrices are normal, so 31 % of their trits are 0, with deviation 0.05, so their scale is 0.04;
+    embeddings and lower bounds have deviation 1; norm weights lie about 1 with deviation 0.3.
     """
     rng = np.random.default_rng(seed)
-    tensors: dict[str, np.ndarray] = {}
     for name, shape in tensor_shapes(geometry).items():
         values = rng.standard_normal(shape, dtype=np.float32)
         if _is_ternary(name):
             values *= np.float32(0.05)
         elif name.endswith("norm.weight"):
             values = 1 + np.float32(0.3) * values
+        yield name, values
+
+
+def write_random_checkpoint(
+    folder: Path, geometry: Geometry, *, seed: int, shards: int | None = None
+) -> None:
+    """Writes a random checkpoint of any size in bfloat16, one tensor in memory at a time.
+
+    It holds what :func:`random_checkpoint` gives.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it does not exist.
+    geometry : Geometry
+    seed : int
+    shards : int, optional
+        Files of about equal size, with an index; one file without if left out. At most the
+        number of tensors.
+
+    Raises
+    ------
+    NomulError
+        If a file cannot be written.
+    """
+    groups: list[list[str]] | None = None
+    if shards is not None:
+        shapes = tensor_shapes(geometry)
+        if not 1 <= shards <= len(shapes):
+            raise ValueError(f"shards are 1 to {len(shapes)}, one tensor each, not {shards}")
+        groups = [[]]
+        done, left = 0, len(shapes)
+        for name, shape in shapes.items():
+            full = done * shards >= len(groups) * geometry.parameters
+            if groups[-1] and len(groups) < shards and (full or left == shards - len(groups)):
+                groups.append([])
+            groups[-1].append(name)
+            done += math.prod(shape)
+            left -= 1
+    tensors = _drawn(geometry, seed)
+
+    def following(wanted: str) -> np.ndarray:
+        name, values = next(tensors)
+        assert name == wanted
+        return values
+
+    _write(Path(folder), config_of(geometry), groups, following, "bfloat16")
+
+
+def random_checkpoint(geometry: Geometry, seed: int) -> Checkpoint:
+    """A small random checkpoint in memory, bfloat16 values; its statistics are those of the upstream fixture."""
+    tensors: dict[str, np.ndarray] = {}
+    for name, values in _drawn(geometry, seed):
         half = np.frombuffer(_encode(values, "bfloat16", name), "<u2")
-        tensors[name] = (half.astype(np.uint32) << 16).view(np.float32).reshape(shape)
+        tensors[name] = (half.astype(np.uint32) << 16).view(np.float32).reshape(values.shape)
     config = config_of(geometry)
     return Checkpoint(geometry=geometry, eps=1e-6, config=config, files=(), _tensors=tensors)

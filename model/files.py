@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from .errors import NomulError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 __all__ = ["atomic", "canonical_json", "os_errors", "parse_json"]
 
@@ -22,7 +25,8 @@ def os_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise NomulError(f"{path}: {reason}; check the path and its permissions") from None
+        mend = "free some space" if error.errno in _FULL else "check the path and its permissions"
+        raise NomulError(f"{path}: {reason}; {mend}") from None
 
 
 @contextmanager
@@ -34,6 +38,8 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise NomulError(f"{path}: is a device or pipe, which a file cannot replace; name a file")
     with os_errors(path):
         try:
             with temporary.open("wb") as file:

@@ -7,8 +7,9 @@ norm of a BitLinear become one elementwise weight, and what remains of both is o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,7 +18,9 @@ from .geometry import Geometry
 from .numbers import NORM_BITS
 from .ternary import pack, ternarise, unpack
 
-__all__ = ["Embedding", "Layer", "Matrix", "Model", "NormVector", "fold"]
+__all__ = ["Embedding", "Layer", "Matrix", "Model", "NormVector", "Part", "fold", "fold_parts"]
+
+_ROWS = 256  # of a matrix in float64 at a time
 
 
 class Weights(Protocol):
@@ -99,17 +102,21 @@ class Embedding:
     @classmethod
     def of(cls, weight: np.ndarray) -> Embedding:
         """Quantises each row to int8 by its own largest magnitude."""
-        weight = np.asarray(weight, dtype=np.float64)
-        step = np.abs(weight).max(axis=1) / 127
+        weight = np.asarray(weight)
+        step = np.maximum(weight.max(axis=1), -weight.min(axis=1)).astype(np.float64) / 127
         largest = float(step.max())
+        values = np.zeros(weight.shape, np.int8)
         if largest == 0:
-            return cls(values=np.zeros(weight.shape, np.int8), scale=np.zeros(len(weight), np.uint16), exponent=16)
+            return cls(values=values, scale=np.zeros(len(weight), np.uint16), exponent=16)
         exponent = 16 - int(np.frexp(largest)[1])
         scale = np.minimum(np.rint(np.ldexp(step, exponent)), 65535)
-        safe = np.where(scale == 0, 1, scale)
-        values = np.rint(np.ldexp(weight, exponent) / safe[:, None])
-        values = np.clip(np.where(scale[:, None] == 0, 0, values), -127, 127)
-        return cls(values=values.astype(np.int8), scale=scale.astype(np.uint16), exponent=exponent)
+        for n in range(0, len(weight), _ROWS):
+            rows = slice(n, n + _ROWS)
+            unit = scale[rows, None]
+            wide = np.ldexp(weight[rows].astype(np.float64), exponent)
+            wide = np.rint(wide / np.where(unit == 0, 1, unit))
+            values[rows] = np.clip(np.where(unit == 0, 0, wide), -127, 127)
+        return cls(values=values, scale=scale.astype(np.uint16), exponent=exponent)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,8 +171,18 @@ def _lower_bounds(raw: np.ndarray) -> np.ndarray:
     return np.cumsum(p, axis=0) - p[0]
 
 
-def fold(weights: Weights) -> Model:
-    """Ternarises, folds and quantises a checkpoint, matrix by matrix.
+#: What a model is made of.
+Part = Matrix | NormVector | Embedding | np.ndarray
+
+
+def fold_parts(weights: Weights) -> Iterator[tuple[str, Part]]:
+    """Ternarises, folds and quantises a checkpoint part by part: only one is in memory at a time.
+
+    Yields
+    ------
+    (name, part)
+        ``embedding``, the fields of every :class:`Layer` in their order as ``layers.{l}.{field}``,
+        ``head_square``, ``head_norm``, ``head``.
 
     Raises
     ------
@@ -173,59 +190,64 @@ def fold(weights: Weights) -> Model:
         From the checkpoint, if it is damaged.
     """
     geometry, eps = weights.geometry, weights.eps
+    if not np.isfinite(eps) or eps < 0:
+        raise NomulError(f"config: rms_norm_eps is {eps}; it must be a small number that is not negative")
 
     def wide(name: str) -> np.ndarray:
-        return weights.tensor(name).astype(np.float64)
+        return weights.tensor(f"{name}.weight").astype(np.float64)
 
     def square(norm: np.ndarray) -> NormVector:
         return NormVector.of(np.sqrt(norm * norm + eps))  # ε of the inner norm, folded in
 
+    def matrix(name: str) -> Matrix:
+        return _matrix(weights.tensor(f"{name}.weight"))
+
+    def gate_up(name: str) -> Matrix:
+        gate = matrix(name)
+        turns = np.arange(gate.outputs).reshape(2, -1).T.ravel()
+        return Matrix(code=gate.code[turns], inputs=gate.inputs, scale=gate.scale)
+
+    def folded(block: np.ndarray, name: str) -> NormVector:
+        return NormVector.of(block * wide(f"{name}.norm"))
+
+    yield "embedding", Embedding.of(weights.tensor("model.embeddings.weight"))
     lower = _lower_bounds(weights.tensor("model.lower_bounds"))
-    layers = []
     for number in range(geometry.layers):
-        prefix = f"model.layers.{number}."
-        attn, mlp = wide(prefix + "attn_norm.weight"), wide(prefix + "mlp_norm.weight")
-        g_out = wide(prefix + "attn.g_norm.weight")
+        here = f"layers.{number}."
+        attn, mlp = f"model.{here}attn", f"model.{here}mlp"
+        into, out, gated = wide(f"{attn}_norm"), wide(f"{attn}.g_norm"), wide(f"{mlp}_norm")
+        bound = np.clip(np.rint(lower[number] * 65536), 0, 65535).astype(np.uint16)
+        yield here + "attn_square", square(into)
+        for gate in "ifg":
+            yield f"{here}{gate}_norm", folded(into, f"{attn}.{gate}_proj")
+        for gate in "ifg":
+            yield f"{here}{gate}_proj", matrix(f"{attn}.{gate}_proj")
+        yield here + "lower_bound", bound
+        yield here + "o_square", NormVector.of(out)
+        yield here + "o_norm", folded(out, f"{attn}.o_proj")
+        yield here + "o_proj", matrix(f"{attn}.o_proj")
+        yield here + "mlp_square", square(gated)
+        yield here + "gate_norm", folded(gated, f"{mlp}.gate_proj")
+        yield here + "gate_up", gate_up(f"{mlp}.gate_proj")
+        yield here + "down_norm", folded(np.ones(geometry.intermediate), f"{mlp}.down_proj")
+        yield here + "down_proj", matrix(f"{mlp}.down_proj")
+    final = wide("model.norm")
+    yield "head_square", square(final)
+    yield "head_norm", folded(final, "lm_head")
+    yield "head", matrix("lm_head")
 
-        def norm(block: np.ndarray, name: str, prefix: str = prefix) -> NormVector:
-            return NormVector.of(block * wide(f"{prefix}{name}.norm.weight"))
 
-        def projection(name: str, prefix: str = prefix) -> Matrix:
-            return _matrix(weights.tensor(f"{prefix}{name}.weight"))
+def fold(weights: Weights) -> Model:
+    """A whole checkpoint, folded in memory: what :func:`fold_parts` yields.
 
-        gate = projection("mlp.gate_proj")
-        m = geometry.intermediate
-        turns = np.arange(2 * m).reshape(2, m).T.ravel()
-        layers.append(
-            Layer(
-                attn_square=square(attn),
-                i_norm=norm(attn, "attn.i_proj"),
-                f_norm=norm(attn, "attn.f_proj"),
-                g_norm=norm(attn, "attn.g_proj"),
-                i_proj=projection("attn.i_proj"),
-                f_proj=projection("attn.f_proj"),
-                g_proj=projection("attn.g_proj"),
-                lower_bound=np.clip(np.rint(lower[number] * 65536), 0, 65535).astype(np.uint16),
-                o_square=NormVector.of(g_out),
-                o_norm=norm(g_out, "attn.o_proj"),
-                o_proj=projection("attn.o_proj"),
-                mlp_square=square(mlp),
-                gate_norm=norm(mlp, "mlp.gate_proj"),
-                gate_up=Matrix(code=gate.code[turns], inputs=gate.inputs, scale=gate.scale),
-                down_norm=norm(np.ones(m), "mlp.down_proj"),
-                down_proj=projection("mlp.down_proj"),
-            )
-        )
-    final = wide("model.norm.weight")
-    model = Model(
-        geometry=geometry,
-        eps=eps,
-        embedding=Embedding.of(weights.tensor("model.embeddings.weight")),
-        layers=tuple(layers),
-        head_square=square(final),
-        head_norm=NormVector.of(final * wide("lm_head.norm.weight")),
-        head=_matrix(weights.tensor("lm_head.weight")),
+    Raises
+    ------
+    NomulError
+        From the checkpoint, if it is damaged.
+    """
+    parts: dict[str, Any] = dict(fold_parts(weights))
+    layers = tuple(
+        Layer(**{f.name: parts.pop(f"layers.{number}.{f.name}") for f in fields(Layer)})
+        for number in range(weights.geometry.layers)
     )
-    if not np.isfinite(eps) or eps < 0:
-        raise NomulError(f"config: rms_norm_eps is {eps}; it must be a small number that is not negative")
-    return model
+    return Model(geometry=weights.geometry, eps=weights.eps, layers=layers, **parts)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .errors import NomulError
 
-__all__ = ["Geometry"]
+__all__ = ["PUBLISHED", "Geometry"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,3 +59,11 @@ class Geometry:
     def state_values(self) -> int:
         """Values of recurrent state of one lane."""
         return self.layers * self.hidden
+
+
+#: The published models by name.
+PUBLISHED = {
+    "370M": Geometry(hidden=1024, intermediate=2816, layers=24, vocab=32000),
+    "1.3B": Geometry(hidden=2048, intermediate=5632, layers=24, vocab=32000),
+    "2.7B": Geometry(hidden=2560, intermediate=6912, layers=32, vocab=32000),
+}

@@ -11,19 +11,22 @@ import hashlib
 import math
 import mmap
 import re
+import shutil
 import struct
+import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
 from .errors import NomulError
 from .files import atomic, canonical_json, os_errors, parse_json
 
-__all__ = ["ALIGNMENT", "FORMAT_VERSION", "MAGIC", "ModelFile", "Section", "read", "write"]
+__all__ = ["ALIGNMENT", "FORMAT_VERSION", "MAGIC", "ModelFile", "Section", "Writer", "read", "write", "writer"]
 
 #: First bytes of a model file; a transfer as text would change the line end.
 MAGIC = b"NOMUL\r\n\x1a"
@@ -33,6 +36,7 @@ ALIGNMENT = 64  #: Every section begins at a multiple of so many bytes.
 _PREAMBLE = struct.Struct("<8sIII")  # magic, version, bytes of header JSON, CRC-32
 _CHECKED = struct.Struct("<8sII")  # what of the preamble the CRC covers, with the JSON
 _HEADER_MAX = 1 << 26
+_COPY = 1 << 20
 _DTYPES = {
     f"{kind}{size}": np.dtype(f"<{kind}{size}")
     for kind, sizes in (("i", (1, 2, 4, 8)), ("u", (1, 2, 4, 8)), ("f", (2, 4, 8)))
@@ -71,16 +75,9 @@ class Section:
     crc: int
 
 
-def _identity(kinds: list[tuple[str, str, tuple[int, ...]]], contents: list[Any]) -> str:
-    """SHA-256 over all sections.
-
-    Of each: ``[name, dtype, shape]`` as canonical JSON, a line end, its bytes.
-    """
-    digest = hashlib.sha256()
-    for (name, dtype, shape), content in zip(kinds, contents, strict=True):
-        digest.update(canonical_json([name, dtype, list(shape)]) + b"\n")
-        digest.update(content)
-    return digest.hexdigest()
+def _kind(name: str, dtype: str, shape: tuple[int, ...]) -> bytes:
+    """What the identity has before the bytes of a section."""
+    return canonical_json([name, dtype, list(shape)]) + b"\n"
 
 
 def _elements(name: str, value: bytes | np.ndarray) -> tuple[str, np.ndarray]:
@@ -93,6 +90,79 @@ def _elements(name: str, value: bytes | np.ndarray) -> tuple[str, np.ndarray]:
             f"section {name!r} has dtype {value.dtype}; a model file takes {', '.join(_DTYPES)}"
         )
     return kind, np.asarray(value, dtype=_DTYPES[kind], order="C")
+
+
+class Writer:
+    """Sections of a model file as they are made; :func:`writer` gives one.
+
+    Attributes
+    ----------
+    header : dict
+        Anything JSON can say, to be set before the file is complete; read back, tuples are lists
+        and keys are strings.
+    """
+
+    def __init__(self, spool: BinaryIO):
+        self.header: dict[str, Any] = {}
+        self._spool = spool
+        self._table: list[dict[str, Any]] = []
+        self._at = 0  # from the aligned end of the header, whose length is not known yet
+        self._digest = hashlib.sha256()
+
+    def add(self, name: str, value: bytes | np.ndarray) -> None:
+        """Writes one section; bytes are stored as an array of uint8."""
+        kind, array = _elements(name, value)
+        content = array.reshape(-1).view(np.uint8).data
+        offset = _align(self._at)
+        self._spool.write(b"\0" * (offset - self._at))
+        self._spool.write(content)
+        self._digest.update(_kind(name, kind, array.shape))
+        self._digest.update(content)
+        self._table.append(
+            {"name": name, "dtype": kind, "shape": list(array.shape), "offset": offset,
+             "size": content.nbytes, "crc32": zlib.crc32(content)}
+        )  # fmt: skip
+        self._at = offset + content.nbytes
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 over all sections so far, in hexadecimal."""
+        return self._digest.hexdigest()
+
+    def _start(self) -> bytes:
+        """Everything before the first section."""
+        text = canonical_json(
+            {"header": self.header, "sections": self._table, "sha256": self.identity}
+        )
+        if len(text) > _HEADER_MAX:
+            raise ValueError(
+                f"the header of a model file takes {len(text)} bytes, at most {_HEADER_MAX}"
+            )
+        checked = _CHECKED.pack(MAGIC, FORMAT_VERSION, len(text))
+        start = checked + struct.pack("<I", zlib.crc32(text, zlib.crc32(checked))) + text
+        padding = _align(len(start)) - len(start)
+        return start + b"\0" * padding if self._table else start
+
+    def _copy(self, file: BinaryIO) -> None:
+        file.write(self._start())
+        self._spool.seek(0)
+        shutil.copyfileobj(self._spool, file, _COPY)
+
+
+@contextmanager
+def writer(path: Path) -> Iterator[Writer]:
+    """A model file to write section by section, whole or not at all.
+
+    Sections go to a nameless file beside the place, because the header that lies before them has
+    their checksums; leaving the context writes the header, copies them behind it and renames.
+    Until then that takes the space of two files.
+    """
+    path = Path(path)
+    with os_errors(path), tempfile.TemporaryFile(dir=path.parent, buffering=_COPY) as spool:
+        made = Writer(cast(BinaryIO, spool))
+        yield made
+        with atomic(path) as file:
+            made._copy(file)
 
 
 def write(path: Path, header: Mapping[str, Any], sections: Mapping[str, bytes | np.ndarray]) -> str:
@@ -111,33 +181,11 @@ def write(path: Path, header: Mapping[str, Any], sections: Mapping[str, bytes | 
     str
         Identity of the file: SHA-256 over all sections, in hexadecimal.
     """
-    arrays = {name: _elements(name, value) for name, value in sections.items()}
-    kinds = [(name, kind, array.shape) for name, (kind, array) in arrays.items()]
-    contents = [array.reshape(-1).view(np.uint8).data for _, array in arrays.values()]
-    crcs = [zlib.crc32(content) for content in contents]
-    identity = _identity(kinds, contents)
-
-    table: list[dict[str, Any]] = []
-    at = 0  # from the aligned end of the header, so that offsets do not change its length
-    for (name, kind, shape), content, crc in zip(kinds, contents, crcs, strict=True):
-        at = _align(at)
-        table.append(
-            {"name": name, "dtype": kind, "shape": list(shape), "offset": at,
-             "size": content.nbytes, "crc32": crc}
-        )  # fmt: skip
-        at += content.nbytes
-    text = canonical_json({"header": dict(header), "sections": table, "sha256": identity})
-    if len(text) > _HEADER_MAX:
-        raise ValueError(
-            f"the header of a model file takes {len(text)} bytes, at most {_HEADER_MAX}"
-        )
-    checked = _CHECKED.pack(MAGIC, FORMAT_VERSION, len(text))
-    with atomic(Path(path)) as file:
-        file.write(checked + struct.pack("<I", zlib.crc32(text, zlib.crc32(checked))) + text)
-        for content in contents:
-            file.write(b"\0" * (_align(file.tell()) - file.tell()))
-            file.write(content)
-    return identity
+    with writer(path) as made:
+        made.header = dict(header)
+        for name, value in sections.items():
+            made.add(name, value)
+    return made.identity
 
 
 class _Sections(Mapping[str, np.ndarray]):
@@ -206,8 +254,11 @@ class ModelFile:
         NomulError
             If a checksum differs.
         """
-        kinds = [(s.name, s.dtype, s.shape) for s in self.table.values()]
-        if _identity(kinds, [self.sections.content(name) for name in self.table]) != self.identity:
+        digest = hashlib.sha256()
+        for name, section in self.table.items():
+            digest.update(_kind(name, section.dtype, section.shape))
+            digest.update(self.sections.content(name))
+        if digest.hexdigest() != self.identity:
             raise NomulError(f"{self.path}: the SHA-256 over all sections differs; {_MEND}")
 
 

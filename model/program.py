@@ -27,7 +27,7 @@ from .numbers import (
     product_shift,
 )
 from .scalar import MANTISSA_BITS, from_float
-from .ternary import TRITS_PER_BYTE, pack
+from .ternary import TRITS_PER_BYTE
 
 __all__ = ["Image", "beats", "compile_model"]
 
@@ -88,16 +88,28 @@ def beats(matrix: Matrix, bytes_per_beat: int, tile: int) -> np.ndarray:
     -------
     ndarray of uint8, shape ``[beats, G]``
     """
-    chunk = TRITS_PER_BYTE * bytes_per_beat
-    chunks = -(-matrix.inputs // chunk)
-    trits = np.zeros((matrix.outputs, chunks * chunk), dtype=np.int8)
-    trits[:, : matrix.inputs] = matrix.trits()
-    code = pack(trits).reshape(matrix.outputs, chunks, bytes_per_beat)
-    parts = [
-        code[n : n + tile].transpose(1, 0, 2).reshape(-1, bytes_per_beat)
-        for n in range(0, matrix.outputs, tile)
-    ]
-    return np.concatenate(parts)
+    chunks = row_chunks(matrix, bytes_per_beat)
+    made = np.empty((matrix.outputs * chunks, bytes_per_beat), dtype=np.uint8)
+    _fill_beats(made, matrix, chunks, tile)
+    return made
+
+
+def row_chunks(matrix: Matrix, bytes_per_beat: int) -> int:
+    """Chunks of ``5·G`` inputs that a row takes; the last may be partly zeros."""
+    return -(-matrix.inputs // (TRITS_PER_BYTE * bytes_per_beat))
+
+
+def _fill_beats(made: np.ndarray, matrix: Matrix, chunks: int, tile: int) -> None:
+    """Puts :func:`beats` into ``[beats, G]``."""
+    beat = made.shape[1]
+    for n in range(0, matrix.outputs, tile):
+        code = matrix.code[n : n + tile]
+        rows = len(code)
+        place = made[n * chunks : (n + rows) * chunks].reshape(chunks, rows, beat)
+        for chunk in range(chunks):
+            part = code[:, chunk * beat : (chunk + 1) * beat]
+            place[chunk, :, : part.shape[1]] = part
+            place[chunk, :, part.shape[1] :] = 0  # five zero trits
 
 
 class _Builder:
@@ -108,7 +120,12 @@ class _Builder:
         self.bytes_per_beat = bytes_per_beat
         self.tile_outputs = tile_outputs
         self.program: list[isa.Instruction] = []
-        self.weights: list[np.ndarray] = []
+        matrices = [part for y in model.layers for part in vars(y).values()] + [model.head]
+        self.weights = np.empty(
+            (sum(m.outputs * row_chunks(m, bytes_per_beat) for m in matrices if isinstance(m, Matrix)),
+             bytes_per_beat), dtype=np.uint8,
+        )  # fmt: skip
+        self.beats = 0  # so far
         self.norms: list[np.ndarray] = []
         self.norm_words = 0
         self.square_exponent = 0  # of the latest reduction
@@ -151,8 +168,7 @@ class _Builder:
 
     def stream(self, matrix: Matrix, quant: isa.Quant, **fields: int) -> None:
         """The pass over a matrix; the first quantisation has been issued, later tiles repeat it."""
-        chunk = TRITS_PER_BYTE * self.bytes_per_beat
-        chunks = -(-matrix.inputs // chunk)
+        chunks = row_chunks(matrix, self.bytes_per_beat)
         tile = matrix.outputs if chunks == 1 else self.tile_outputs
         settings: dict[str, int] = {"address": 0, "shift": 0, "vectors": 0, "square": 0}
         settings.update(fields)
@@ -161,7 +177,9 @@ class _Builder:
             if n:
                 self.emit(quant)
             self.emit(isa.Tile(outputs=min(tile, matrix.outputs - n), chunks=chunks))
-        self.weights.append(beats(matrix, self.bytes_per_beat, tile))
+        end = self.beats + matrix.outputs * chunks
+        _fill_beats(self.weights[self.beats : end], matrix, chunks, tile)
+        self.beats = end
 
     def bounded(self, name: str, matrix: Matrix, norm: np.ndarray) -> None:
         """Refuses a matrix onto the residual stream whose scale could exceed what a pass shifts by.
@@ -367,7 +385,7 @@ def compile_model(model: Model, *, bytes_per_beat: int, tile_outputs: int) -> Im
         geometry=model.geometry,
         bytes_per_beat=bytes_per_beat,
         program=tuple(builder.program),
-        weights=np.concatenate(builder.weights),
+        weights=builder.weights,
         norms=np.concatenate(builder.norms),
         embeddings=table,
         logit_scale_register=R_SCALE,

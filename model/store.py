@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -12,23 +12,23 @@ import numpy as np
 
 from . import modelfile
 from .errors import NomulError
-from .fold import Embedding, Layer, Matrix, Model, NormVector
+from .fold import Embedding, Layer, Matrix, Model, NormVector, Part
 from .geometry import Geometry
-from .ternary import valid_codes
+from .ternary import shares, valid_codes
 
-__all__ = ["NUMBERS_VERSION", "load", "save", "trit_shares"]
+__all__ = ["NUMBERS_VERSION", "load", "save", "save_parts", "trit_shares"]
 
 NUMBERS_VERSION = 1  #: Version of the number contract that the integers of a file follow.
 
 
-def _parts(model: Model) -> dict[str, Any]:
-    """Every array-bearing part by its section name."""
-    parts: dict[str, Any] = {"embedding": model.embedding}
+def _parts(model: Model) -> Iterator[tuple[str, Part]]:
+    """Every part by its name, in the order of :func:`~nomul.model.fold.fold_parts`."""
+    yield "embedding", model.embedding
     for number, layer in enumerate(model.layers):
         for field in fields(Layer):
-            parts[f"layers.{number}.{field.name}"] = getattr(layer, field.name)
-    parts |= {"head_square": model.head_square, "head_norm": model.head_norm, "head": model.head}
-    return parts
+            yield f"layers.{number}.{field.name}", getattr(layer, field.name)
+    for name in ("head_square", "head_norm", "head"):
+        yield name, getattr(model, name)
 
 
 def save(model: Model, path: Path, description: Mapping[str, Any]) -> None:
@@ -41,30 +41,53 @@ def save(model: Model, path: Path, description: Mapping[str, Any]) -> None:
     description : mapping
         What ``nomul info`` shows besides: ``name``, ``tokenizer``, ``source`` (sha256 of the checkpoint).
     """
-    sections: dict[str, np.ndarray] = {}
+    save_parts(_parts(model), path, geometry=model.geometry, eps=model.eps,
+               description=lambda: description)  # fmt: skip
+
+
+def save_parts(
+    parts: Iterable[tuple[str, Part]],
+    path: Path,
+    *,
+    geometry: Geometry,
+    eps: float,
+    description: Callable[[], Mapping[str, Any]],
+) -> None:
+    """Writes a model file from parts as they are made, whole or not at all.
+
+    Parameters
+    ----------
+    parts : iterable of (name, part)
+        As :func:`~nomul.model.fold.fold_parts` yields them.
+    path : Path
+    geometry : Geometry
+    eps : float
+    description : callable
+        As in :func:`save`; called when all parts are written.
+    """
     numbers: dict[str, Any] = {}
-    for name, part in _parts(model).items():
-        match part:
-            case Matrix():
-                sections[name] = part.code
-                numbers[name] = {"inputs": part.inputs, "scale": part.scale}
-            case NormVector():
-                sections[name] = part.values
-                numbers[name] = {"exponent": part.exponent}
-            case Embedding():
-                sections[f"{name}.values"] = part.values
-                sections[f"{name}.scale"] = part.scale
-                numbers[name] = {"exponent": part.exponent}
-            case _:
-                sections[name] = part
-    header = {
-        **description,
-        "geometry": asdict(model.geometry),
-        "eps": model.eps,
-        "numbers_version": NUMBERS_VERSION,
-        "numbers": numbers,
-    }
-    modelfile.write(path, header, sections)
+    with modelfile.writer(path) as file:
+        for name, part in parts:
+            match part:
+                case Matrix():
+                    file.add(name, part.code)
+                    numbers[name] = {"inputs": part.inputs, "scale": part.scale}
+                case NormVector():
+                    file.add(name, part.values)
+                    numbers[name] = {"exponent": part.exponent}
+                case Embedding():
+                    file.add(f"{name}.values", part.values)
+                    file.add(f"{name}.scale", part.scale)
+                    numbers[name] = {"exponent": part.exponent}
+                case _:
+                    file.add(name, part)
+        file.header = {
+            **description(),
+            "geometry": asdict(geometry),
+            "eps": eps,
+            "numbers_version": NUMBERS_VERSION,
+            "numbers": numbers,
+        }
 
 
 class _Reader:
@@ -165,9 +188,8 @@ def load(path: Path) -> tuple[Model, dict[str, Any]]:
 
 def trit_shares(model: Model) -> dict[str, tuple[float, float, float]]:
     """Shares of -1, 0 and +1 of every matrix."""
-    shares = {}
-    for name, part in _parts(model).items():
-        if isinstance(part, Matrix):
-            counts = np.bincount(part.trits().ravel() + 1, minlength=3)
-            shares[name] = tuple(float(c) for c in counts / counts.sum())
-    return shares  # type: ignore[return-value]
+    return {
+        name: shares(part.code, part.inputs)
+        for name, part in _parts(model)
+        if isinstance(part, Matrix)
+    }

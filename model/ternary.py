@@ -10,11 +10,13 @@ serves the engine that selects and adds.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["DECODE", "ENCODE", "TRITS_PER_BYTE", "Ternary", "pack", "ternarise", "unpack", "valid_codes"]
+__all__ = ["DECODE", "ENCODE", "TRITS_PER_BYTE", "Ternary", "pack", "shares", "ternarise", "unpack", "valid_codes"]
 
 TRITS_PER_BYTE = 5
 
@@ -59,6 +61,14 @@ def _encode() -> np.ndarray:
 ENCODE: np.ndarray = _encode()
 ENCODE.setflags(write=False)
 
+_BLOCK = 1 << 20  # elements that are worked on at a time
+_KNOWN = np.zeros(256, dtype=bool)
+_KNOWN[ENCODE] = True
+
+# Byte by Σ (trit + 1)·3ᵏ, which takes no remainders.
+_SHIFTED = np.empty(243, dtype=np.uint8)
+_SHIFTED[(DECODE[ENCODE].astype(np.int64) + 1) @ 3 ** np.arange(5)] = ENCODE
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ternary:
@@ -76,6 +86,13 @@ class Ternary:
     scale: float
 
 
+def _blocks(values: np.ndarray) -> Iterator[slice]:
+    """Slices of the first axis that bound what temporary arrays take."""
+    rows = len(values)
+    step = max(1, _BLOCK * rows // max(values.size, 1))
+    return (slice(n, n + step) for n in range(0, rows, step))
+
+
 def ternarise(weight: np.ndarray) -> Ternary:
     """Rounds a weight matrix to trits, once and offline, in float32 as the reference does.
 
@@ -88,7 +105,9 @@ def ternarise(weight: np.ndarray) -> Ternary:
     weight = np.asarray(weight, dtype=np.float32)
     mean = np.float32(max(np.abs(weight).mean(dtype=np.float32), np.float32(1e-5)))
     s = np.float32(1.0) / mean
-    trits = np.clip(np.rint(weight * s), -1, 1).astype(np.int8)
+    trits = np.empty(weight.shape, dtype=np.int8)
+    for rows in _blocks(weight):
+        trits[rows] = np.clip(np.rint(weight[rows] * s), -1, 1)
     return Ternary(trits=trits, scale=float(np.float32(1.0) / s))
 
 
@@ -105,13 +124,19 @@ def pack(trits: np.ndarray) -> np.ndarray:
     """
     trits = np.asarray(trits)
     n = trits.shape[-1]
-    groups = -(-n // TRITS_PER_BYTE)
-    padded = np.zeros((*trits.shape[:-1], groups * TRITS_PER_BYTE), dtype=np.int16)
-    padded[..., :n] = trits
-    if padded.size and (padded.min() < -1 or padded.max() > 1):
-        raise ValueError(f"trits are -1, 0 and 1, not {int(padded.min())}..{int(padded.max())}")
-    digits = padded.reshape(*trits.shape[:-1], groups, TRITS_PER_BYTE) % 3
-    return ENCODE[digits @ (3 ** np.arange(TRITS_PER_BYTE))]
+    flat = trits.reshape(math.prod(trits.shape[:-1]), n)
+    code = np.empty((len(flat), -(-n // TRITS_PER_BYTE)), dtype=np.uint8)
+    for rows in _blocks(flat):
+        part = flat[rows]
+        if part.size and (part.min() < -1 or part.max() > 1):
+            least, most = min(part.min(), 0), max(part.max(), 0)
+            raise ValueError(f"trits are -1, 0 and 1, not {int(least)}..{int(most)}")
+        key = np.full((len(part), code.shape[1]), 121, dtype=np.int16)  # five zeros
+        for k in range(TRITS_PER_BYTE):
+            column = part[:, k::TRITS_PER_BYTE]
+            key[:, : column.shape[1]] += column * np.int16(3**k)
+        code[rows] = _SHIFTED[key]
+    return code.reshape(*trits.shape[:-1], code.shape[1])
 
 
 def unpack(code: np.ndarray, n: int) -> np.ndarray:
@@ -133,6 +158,23 @@ def unpack(code: np.ndarray, n: int) -> np.ndarray:
 
 def valid_codes(code: np.ndarray) -> bool:
     """Whether every byte is one that :func:`pack` makes."""
-    known = np.zeros(256, dtype=bool)
-    known[ENCODE] = True
-    return bool(known[code].all())
+    flat = np.asarray(code).reshape(-1)
+    return all(bool(_KNOWN[flat[part]].all()) for part in _blocks(flat))
+
+
+def shares(code: np.ndarray, n: int) -> tuple[float, float, float]:
+    """Shares of -1, 0 and +1 among packed trits.
+
+    Parameters
+    ----------
+    code : ndarray of uint8, shape ``[rows, ceil(n / 5)]``, as :func:`pack` makes it
+    n : int
+        Trits of a row.
+    """
+    flat = code.reshape(-1)
+    bytes_of = np.zeros(256, dtype=np.int64)
+    for part in _blocks(flat):
+        bytes_of += np.bincount(flat[part], minlength=256)
+    minus, plus = (int(bytes_of @ np.equal(DECODE, t).sum(axis=1)) for t in (-1, 1))
+    total = len(code) * n
+    return minus / total, (total - minus - plus) / total, plus / total

@@ -88,6 +88,7 @@ class ByteTokenizer:
     """
 
     kind = "bytes"
+    begin = end = BEGIN  #: Tokens before and after every text.
 
     def __init__(self, *, vocab: int = 256):
         if vocab != 256:

@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 SEGMENT = 4096  #: Bytes of a segment.
+_KEPT = 1 << 28  # logits of all lanes that are held at a time
 _NOTHING = -1  # target of a position that predicts nothing
 
 Parts = Iterable[tuple[np.ndarray, np.ndarray]]
@@ -67,8 +68,10 @@ class GoldenEngine:
     def logits(self, segments: np.ndarray) -> Iterator[np.ndarray]:
         """See :class:`Engine`."""
         vocab = self._image.geometry.vocab
-        for begin in range(0, len(segments), self._lanes):
-            group = segments[begin : begin + self._lanes]
+        room = max(1, _KEPT // (segments.shape[1] * vocab))
+        lanes = min(self._lanes, room)
+        for begin in range(0, len(segments), lanes):
+            group = segments[begin : begin + lanes]
             golden = Golden(self._image, lanes=len(group))
             out = np.empty((*group.shape, vocab), dtype=np.float32)
             for t, tokens in enumerate(group.T):

@@ -2,13 +2,16 @@
 """The golden model: executes a memory image in integers. The only definition of right.
 
 It runs the same program from the same memory image as the core, instruction by instruction,
-vectorised over lanes. Sums of ternary products use float32 matrix products, which are exact below
-2²⁴.
+vectorised over lanes. Weights of large models stay packed, and their tiles are worked on by all CPU
+cores (:mod:`nomul.sim.golden_tiles`).
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -18,8 +21,9 @@ from nomul.model.errors import NomulError
 from nomul.model.isa import Statistic
 from nomul.model.program import Image
 from nomul.model.scalar import MANTISSA_BITS, Scalar
-from nomul.model.ternary import DECODE, TRITS_PER_BYTE
+from nomul.model.ternary import TRITS_PER_BYTE
 
+from .golden_tiles import DENSE_MAX, DenseTile, PackedTile, Tile
 from .golden_vector import Vectors, quantise, scale_shift
 
 __all__ = ["Golden", "quantise", "scale_shift"]
@@ -31,16 +35,6 @@ _BLAS = ThreadpoolController()  # products this small lose more to waiting threa
 
 #: Called as ``trace(instruction index, name, values [L, n])`` for whatever an instruction stores.
 Trace = Callable[[int, str, np.ndarray], None]
-
-
-class _Tile:
-    """One tile of weights, ready to multiply: float32 ``[K, N]``, K filled up to whole chunks."""
-
-    def __init__(self, beats: np.ndarray, outputs: int, chunks: int):
-        trits = DECODE[beats].reshape(chunks, outputs, -1)
-        self.matrix = np.ascontiguousarray(
-            trits.transpose(0, 2, 1).reshape(-1, outputs).astype(np.float32)
-        )
 
 
 class Golden:
@@ -77,12 +71,16 @@ class Golden:
                 f"image: the program streams {streamed} weight beats, "
                 f"the image has {len(image.weights)}"
             )
-        self._tiles: dict[int, _Tile] = {}
+        packed = image.weights.size > DENSE_MAX
+        kind = PackedTile if packed else DenseTile
+        self._operand = kind.operand
+        self._tiles: dict[int, Tile] = {}
         at = 0
         for index, i in tiles.items():
             size = i.outputs * i.chunks
-            self._tiles[index] = _Tile(image.weights[at : at + size], i.outputs, i.chunks)
+            self._tiles[index] = kind(image.weights[at : at + size], i.outputs, i.chunks)
             at += size
+        self._pool = ThreadPoolExecutor(os.cpu_count()) if packed else None
         self._depth = TRITS_PER_BYTE * image.bytes_per_beat
 
     @property
@@ -98,6 +96,14 @@ class Golden:
     def _stored(self, name: str, values: np.ndarray) -> None:
         if self.trace is not None:
             self.trace(self._index, name, values.copy())
+
+    def _begin(self, index: int, operand: Any) -> Callable[[], np.ndarray]:
+        """Begins the tile of an instruction; what is returned gives its sums."""
+        tile = self._tiles[index]
+        if self._pool is None:
+            sums = tile.sums(operand)
+            return lambda: sums
+        return self._pool.submit(tile.sums, operand).result
 
     def reset(self, lane: int | None = None) -> None:
         """Clears the recurrent state of one lane, or of all."""
@@ -143,10 +149,12 @@ class _Token:
         self.core = core
         self.token = token
         self.registers = [[scalar.ZERO] * isa.REGISTERS for _ in range(core.lanes)]
-        self.acts: np.ndarray | None = None
+        self.operand: Any = None  # activations, as tiles take them
         self.setup: isa.Pass | None = None
         self.scales: list[Scalar] = []
-        self.done: list[np.ndarray] = []  # sums of this pass so far
+        self.tiles: list[Callable[[], np.ndarray]] = []  # of this pass: what gives their sums
+        self.outputs = 0  # of these tiles
+        self.latest: tuple[isa.Quant, list[Scalar]] | None = None  # what made the activations
 
     def execute(self, index: int, i: isa.Instruction) -> None:
         match i:
@@ -173,7 +181,7 @@ class _Token:
             case isa.Tile():
                 self.tile(index, i)
             case isa.Pass():
-                self.setup, self.done = i, []
+                self.setup, self.tiles, self.outputs = i, [], 0
                 self.scales = self.register(i.rs)
             case isa.Embed():
                 self.embed(i)
@@ -198,17 +206,24 @@ class _Token:
         self.core.vectors.embed(i, values, row_scale)
 
     def quant(self, i: isa.Quant) -> None:
-        q = self.core.vectors.quant(i, self.register(i.rs))
+        asked = i, self.register(i.rs)
+        if self.tiles and asked == self.latest and self.core.trace is None:
+            return  # a later tile of the pass: nothing that it reads has changed
+        self.latest = asked
+        q = self.core.vectors.quant(i, asked[1])
         depth = self.core._depth
-        self.acts = np.zeros((len(q), -(-i.elements // depth) * depth), dtype=np.float32)
-        self.acts[:, : i.elements] = q
+        acts = np.zeros((len(q), -(-i.elements // depth) * depth), dtype=np.float32)
+        acts[:, : i.elements] = q
+        self.operand = self.core._operand(acts, self.core.image.bytes_per_beat)
 
     def tile(self, index: int, i: isa.Tile) -> None:
-        assert self.acts is not None
+        assert self.latest is not None
         assert self.setup is not None
-        sums = (self.acts @ self.core._tiles[index].matrix).astype(np.int64)
-        self.done.append(sums)
-        if sum(s.shape[1] for s in self.done) == self.setup.outputs:
-            sums = self.done[0] if len(self.done) == 1 else np.concatenate(self.done, axis=1)
+        self.tiles.append(self.core._begin(index, self.operand))
+        self.outputs += i.outputs
+        if self.outputs == self.setup.outputs:
+            done = [result() for result in self.tiles]
+            self.tiles = []
+            sums = done[0] if len(done) == 1 else np.concatenate(done, axis=1)
             self.core.vectors.store("sums", sums)
             self.core.vectors.run(self.setup, sums, self.scales)

@@ -15,11 +15,15 @@ import click
 from nomul.model.checkpoint import Checkpoint, read_checkpoint
 from nomul.model.core_config import ENGINES, CoreConfig
 from nomul.model.errors import NomulError
+from nomul.model.file_tokenizer import FileTokenizer
 from nomul.model.fold import Model, fold
+from nomul.model.geometry import Geometry
 from nomul.model.program import Image, compile_model
 from nomul.model.store import load
+from nomul.model.tokenizer import ByteTokenizer, tokenizer
 
-__all__ = ["Loaded", "compile_for", "core_option", "json_option", "load_any", "print_json", "shipped"]
+__all__ = ["Loaded", "compile_for", "core_option", "json_option", "load_any", "print_json", "shipped",
+           "tokenizer_for"]  # fmt: skip
 
 SHIPPED = "stdlib-1m3"  #: The model on the simulated board when none is named.
 
@@ -50,7 +54,7 @@ class Loaded:
         if path.is_dir() and (path / "config.json").is_file():
             self.checkpoint = read_checkpoint(path)
             self.model = fold(self.checkpoint)
-            self.header = {"name": path.name, "tokenizer": tokenizer_of(self.model)}
+            self.header = {"name": path.name, "tokenizer": tokenizer_of(self.model.geometry)}
         elif path.is_dir():
             raise NomulError(f"{path}: the folder has no config.json; name a checkpoint or a file")
         else:
@@ -59,9 +63,24 @@ class Loaded:
                 self.checkpoint = read_checkpoint(path.parent)
 
 
-def tokenizer_of(model: Model) -> str:
+def tokenizer_of(geometry: Geometry) -> str:
     """Kind of tokenizer that goes with a vocabulary."""
-    return "bytes" if model.geometry.vocab == 256 else "tokenizer.json"
+    return "bytes" if geometry.vocab == 256 else "tokenizer.json"
+
+
+def tokenizer_for(loaded: Loaded) -> ByteTokenizer | FileTokenizer:
+    """The tokenizer that a model was trained with; a ``tokenizer.json`` lies beside it.
+
+    Raises
+    ------
+    NomulError
+        If it is missing or unknown.
+    """
+    kind, vocab = loaded.header.get("tokenizer"), loaded.model.geometry.vocab
+    if kind == FileTokenizer.kind:
+        folder = loaded.path if loaded.path.is_dir() else loaded.path.parent
+        return FileTokenizer(folder, vocab=vocab)
+    return tokenizer(str(kind), vocab=vocab)
 
 
 def load_any(path: str | None) -> Loaded:

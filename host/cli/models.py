@@ -3,20 +3,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
-from nomul.model.checkpoint import read_checkpoint
+from nomul.model.checkpoint import Checkpoint, read_checkpoint
 from nomul.model.errors import NomulError
-from nomul.model.fold import fold
-from nomul.model.store import save, trit_shares
+from nomul.model.fold import fold_parts
+from nomul.model.store import save_parts, trit_shares
 
 from .common import Loaded, json_option, load_any, print_json, tokenizer_of
+
+
+def convert(
+    source: Checkpoint, name: str, output: Path, read: Callable[[int], object] | None = None
+) -> None:
+    """Writes the model file of a checkpoint; one matrix at a time is in memory.
+
+    Parameters
+    ----------
+    source : Checkpoint
+    name : str
+        Of the model.
+    output : Path
+    read : callable, optional
+        Called with the bytes of every tensor when it has been read.
+
+    Raises
+    ------
+    NomulError
+        If the checkpoint is damaged or the file cannot be written; what was there stays.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        identity = pool.submit(source.sha256)  # a second reading, beside the first
+
+        def description() -> dict[str, str]:
+            return {
+                "name": name,
+                "tokenizer": tokenizer_of(source.geometry),
+                "source": identity.result(),
+            }
+
+        parts = fold_parts(source if read is None else source.observed(read))
+        save_parts(
+            parts, output, geometry=source.geometry, eps=source.eps, description=description
+        )
 
 
 @click.command("import")
@@ -31,17 +69,17 @@ def import_command(checkpoint: Path, output: Path, as_json: bool) -> None:
       nomul import MMfreeLM-370M -o mmfreelm-370m.nomul
     """
     source = read_checkpoint(checkpoint)
+    g = source.geometry
     folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
-    model = fold(source)
     if not output.parent.is_dir():
         raise NomulError(f"{output}: the folder {output.parent} does not exist")
-    description = {
-        "name": folder.resolve().name,
-        "tokenizer": tokenizer_of(model),
-        "source": source.sha256(),
-    }
-    save(model, output, description)
-    g = model.geometry
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("importing"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
+        console=console, transient=True, disable=as_json or not console.is_terminal,
+    ) as shown:  # fmt: skip
+        task = shown.add_task("", total=source.size)
+        convert(source, folder.resolve().name, output, lambda size: shown.advance(task, size))
     if as_json:
         print_json({"file": str(output), "bytes": output.stat().st_size, "geometry": asdict(g)})
     else:

@@ -22,10 +22,9 @@ from rich.progress import (
 
 from nomul.host.driver import Board
 from nomul.host.sampling import Sampler
-from nomul.model.tokenizer import BEGIN, tokenizer
 
 from .board import counters, logit_scale, open_board
-from .common import compile_for, core_option, json_option, load_any, print_json
+from .common import compile_for, core_option, json_option, load_any, print_json, tokenizer_for
 
 
 def _tokens(
@@ -79,8 +78,8 @@ def run_command(
     sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p)
     loaded = load_any(model)
     vocab = loaded.model.geometry.vocab
-    coder = tokenizer(loaded.header["tokenizer"], vocab=vocab)
-    ids = [BEGIN, *(int(token) for token in coder.encode(prompt))]
+    coder = tokenizer_for(loaded)
+    ids = [coder.begin, *(int(token) for token in coder.encode(prompt))]
     image, config = compile_for(loaded.model, engine=engine, bytes_per_beat=bytes_per_beat)
     console = Console(stderr=True, highlight=False)
     quiet = as_json or not console.is_terminal
@@ -117,7 +116,7 @@ def run_command(
         if not as_json:
             click.echo(shown, nl=False)
         for token in _tokens(board, first, tokens, sampler, vocab, seed):
-            if token == BEGIN:
+            if token == coder.end:
                 break  # the model ends the document
             out.append(token)
             if not as_json:
