@@ -422,6 +422,11 @@ def _read_shards(index: Path) -> tuple[dict[str, _Stored], tuple[Path, ...]]:
 
 def _check_tensors(shapes: Mapping[str, tuple[int, ...]], geometry: Geometry, where: str) -> None:
     """Compares names and shapes of tensors with those that a geometry asks for."""
+    if geometry.layers > len(shapes):  # before as many names are made
+        raise NomulError(
+            f"{where}: num_hidden_layers is {geometry.layers}, but there are {len(shapes)} tensors in all; "
+            f"{_AGAIN}"
+        )
     wanted = tensor_shapes(geometry)
 
     def some(names: Iterable[str]) -> str:

@@ -107,6 +107,8 @@ class _Reader:
             self.geometry = Geometry(**header["geometry"])
             self.numbers = dict(header["numbers"])
             self.eps = float(header["eps"])
+            if not 0 <= self.eps < 1:
+                raise ValueError
         except (KeyError, TypeError, ValueError):
             raise NomulError(
                 f"{path}: the header lacks geometry, numbers or eps; import the checkpoint again"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import cache
+from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -43,24 +43,30 @@ class Loaded:
     header : dict
         Of the model file; of a checkpoint only its name and tokenizer.
     checkpoint : Checkpoint or None
-        Where the float weights are, if they are at hand.
+        Where the float weights are, if they are at hand: beside a model file, the checkpoint that it
+        was made of and no other.
     """
 
     def __init__(self, path: Path):
         self.path = path
-        self.checkpoint: Checkpoint | None = None
         self.model: Model
         self.header: dict[str, Any]
         if path.is_dir() and (path / "config.json").is_file():
-            self.checkpoint = read_checkpoint(path)
-            self.model = fold(self.checkpoint)
+            checkpoint = read_checkpoint(path)
+            self.checkpoint = checkpoint
+            self.model = fold(checkpoint)
             self.header = {"name": path.name, "tokenizer": tokenizer_of(self.model.geometry)}
         elif path.is_dir():
             raise NomulError(f"{path}: the folder has no config.json; name a checkpoint or a file")
         else:
             self.model, self.header = load(path)
-            if (path.parent / "config.json").is_file():
-                self.checkpoint = read_checkpoint(path.parent)
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint | None:
+        if not (self.path.parent / "config.json").is_file():
+            return None
+        found = read_checkpoint(self.path.parent)
+        return found if found.sha256() == self.header.get("source") else None
 
 
 def tokenizer_of(geometry: Geometry) -> str:
@@ -88,21 +94,22 @@ def load_any(path: str | None) -> Loaded:
     chosen = Path(path) if path is not None else shipped() / "model.nomul"
     if not chosen.exists():
         raise NomulError(f"{chosen}: no such file or folder")
+    if not (chosen.is_file() or chosen.is_dir()):
+        raise NomulError(f"{chosen}: is neither a file nor a folder; name a model file")
     return Loaded(chosen)
 
 
 def compile_for(model: Model, *, engine: str, bytes_per_beat: int) -> tuple[Image, CoreConfig]:
     """Image of a model and the core that it runs on: the released one if the model fits it, else one grown for it."""
     config = CoreConfig(engine=engine, bytes_per_beat=bytes_per_beat)
+    own = CoreConfig.for_geometry(model.geometry, engine=engine, bytes_per_beat=bytes_per_beat)
     image = compile_model(
         model, bytes_per_beat=config.bytes_per_beat, tile_outputs=config.tile_outputs
     )
     try:
         config.check(image)
     except NomulError:
-        config = CoreConfig.for_geometry(
-            model.geometry, engine=engine, bytes_per_beat=bytes_per_beat
-        ).grown_for(image)
+        config = own.grown_for(image)
     return image, config
 
 
@@ -125,4 +132,4 @@ def core_option(command: Callable[..., Any], *, engine: str = "--engine") -> Cal
 
 def print_json(value: Any) -> None:
     """Indented JSON on standard output."""
-    click.echo(json.dumps(value, indent=2))
+    click.echo(json.dumps(value, indent=2, allow_nan=False))

@@ -54,6 +54,8 @@ def _tokens(loaded: Loaded, text: str | None, ids: Path | None) -> np.ndarray:
     vocab = loaded.model.geometry.vocab
     if tokens.size == 0:
         raise NomulError(f"{ids or text}: empty; there is nothing to predict")
+    if ids is not None and tokens.size == 1:
+        raise NomulError(f"{ids}: one token; there is nothing behind it to predict")
     wrong = np.flatnonzero((tokens < 0) | (tokens >= vocab))
     if wrong.size:
         raise NomulError(
@@ -67,7 +69,7 @@ def _engine(name: str, loaded: Loaded, engine: str, bytes_per_beat: int) -> Engi
     if name == "float":
         if loaded.checkpoint is None:
             raise NomulError(
-                f"{loaded.path}: a model file has no float weights; name its checkpoint folder"
+                f"{loaded.path}: its float weights are not beside it; name its checkpoint folder"
             )
         from nomul.sim.reference import Reference
 

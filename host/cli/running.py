@@ -53,7 +53,7 @@ def _tokens(
 @click.option("--temperature", type=float, default=0.0, show_default=True, help="0: arg-max.")
 @click.option("--top-k", type=int, default=0, help="Keep so many of the largest logits.")
 @click.option("--top-p", type=float, default=1.0, help="Keep this much probability.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Of sampling.")
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of sampling.")
 @core_option
 @json_option
 def run_command(

@@ -199,7 +199,7 @@ def test_eval_of_a_model_file_has_no_float(nomul: Nomul, tmp_path: Path):
     nomul("import", UPSTREAM, "-o", file)
     np.save(tmp_path / "ids.npy", np.array([1, 2]))
     line = nomul("eval", file, "--ids", tmp_path / "ids.npy", "--engine", "float").failed()
-    assert "a model file has no float weights" in line
+    assert "its float weights are not beside it" in line
 
 
 @pytest.mark.parametrize(
