@@ -79,9 +79,11 @@ def units(top: Synthesis, names: list[str]) -> dict[str, dict[str, int]]:
 def report(image: Image, config: CoreConfig, seeds: tuple[int, ...]) -> dict[str, Any]:
     """Everything that ``nomul report --json`` prints."""
     token = token_figures(image, config)
-    core = Core(config=config)
+    whole = design(config)
+    core = whole.core
+    assert isinstance(core, Core)
     engine = synthesise(core.engine, name="engine", seeds=seeds)
-    top = synthesise(design(config), name="top", seeds=seeds, freq=_FREQUENCY, limit_s=_LIMIT_S)
+    top = synthesise(whole, name="top", seeds=seeds, freq=_FREQUENCY, limit_s=_LIMIT_S)
     by_unit = units(top, list(core.units))
     fmax = top.fmax_median_mhz
     return {

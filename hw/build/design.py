@@ -7,8 +7,6 @@ import hashlib
 import os
 from pathlib import Path
 
-from amaranth.lib import wiring
-
 from nomul.hw.core import Core
 from nomul.hw.link import Link
 from nomul.hw.top import Top
@@ -55,7 +53,7 @@ def identity(config: CoreConfig, clock_hz: int = NOMINAL_CLOCK_HZ) -> Identity:
     )
 
 
-def design(config: CoreConfig, clock_hz: int = NOMINAL_CLOCK_HZ) -> wiring.Component:
+def design(config: CoreConfig, clock_hz: int = NOMINAL_CLOCK_HZ) -> Top:
     """The top: a core of this configuration behind its link."""
     return Top(core=Core(config=config), link=Link(identity=identity(config, clock_hz)))
 
