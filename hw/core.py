@@ -157,14 +157,9 @@ class Core(wiring.Component):
         ]
 
         # Tokens.
+        connect(m, flipped(self.token_i), sequencer.token_i)
+        connect(m, sequencer.token_o, flipped(self.token_o))
         m.d.comb += [
-            sequencer.token_i.valid.eq(self.token_i.valid),
-            sequencer.token_i.payload.token[0].eq(self.token_i.payload.token),
-            sequencer.token_i.payload.fresh[0].eq(self.token_i.payload.reset),
-            self.token_i.ready.eq(sequencer.token_i.ready),
-            self.token_o.valid.eq(sequencer.token_o.valid),
-            self.token_o.payload.eq(sequencer.token_o.payload[0]),
-            sequencer.token_o.ready.eq(self.token_o.ready),
             sequencer.give_up.eq(self.abort),
             self.busy.eq(sequencer.busy),
         ]

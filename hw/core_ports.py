@@ -2,19 +2,15 @@
 # mypy: disable-error-code="valid-type"
 """What a core shows to the rest of the chip: tokens in, tokens out, one byte-wide memory bus."""
 
+from amaranth.hdl import unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from nomul.model.protocol import ADDRESS_BITS, TOKEN_BITS
 
-__all__ = ["BusSignature", "CorePorts", "TokenIn"]
+from .ports import TokensLayout
 
-
-class TokenIn(data.Struct):
-    """One token to process. ``reset`` clears the recurrent state before it."""
-
-    token: TOKEN_BITS
-    reset: 1
+__all__ = ["BusSignature", "CorePorts"]
 
 
 class BusSignature(wiring.Signature):
@@ -56,13 +52,17 @@ class BusSignature(wiring.Signature):
 class CorePorts(wiring.Signature):
     """The ports of a core, seen from the core.
 
+    Parameters
+    ----------
+    lanes : int
+
     Members
     -------
-    token_i : ``In(stream.Signature(TokenIn))``
-        Tokens to process.
-    token_o : ``Out(stream.Signature(16))``
-        The arg-max of the logits after each processed token: one per token taken, in order. Aborted
-        tokens give none.
+    token_i : ``In(stream.Signature(TokensLayout(lanes)))``
+        A token for every lane.
+    token_o : ``Out(stream.Signature(ArrayLayout(16, lanes)))``
+        The arg-max of each lane's logits: one result for each taken from ``token_i``, in order.
+        Aborted tokens give none.
     bus : ``Out(BusSignature())``
         Memory access from outside; used only while ``busy`` is low.
     abort : ``In(1)``
@@ -72,11 +72,11 @@ class CorePorts(wiring.Signature):
         From the cycle after a token is taken until everything about it is done, logits readable.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, lanes: int = 1) -> None:
         super().__init__(
             {
-                "token_i": In(stream.Signature(TokenIn)),
-                "token_o": Out(stream.Signature(TOKEN_BITS)),
+                "token_i": In(stream.Signature(TokensLayout(lanes))),
+                "token_o": Out(stream.Signature(data.ArrayLayout(unsigned(TOKEN_BITS), lanes))),
                 "bus": Out(BusSignature()),
                 "abort": In(1),
                 "busy": Out(1),

@@ -129,7 +129,7 @@ class Fetch(wiring.Component):
         scalars = (isa.Const, isa.Mul, isa.Add, isa.Recip, isa.Rsqrt)
         bad = (
             outside
-            | (opcode > max(kind.OPCODE for kind in isa.INSTRUCTIONS))
+            | (opcode > isa.Tile.OPCODE)
             | (opcode == isa.Pass.OPCODE) & (field(word, isa.Pass, "mode") > max(Mode))
             | (opcode == isa.Stat.OPCODE)
             & (field(word, isa.Stat, "statistic") > max(Statistic))

@@ -8,20 +8,23 @@ over lanes are arrays for one lane too.
 from __future__ import annotations
 
 from amaranth.hdl import signed, unsigned
-from amaranth.lib import data, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from nomul.model import isa
 from nomul.model.numbers import NORM_BITS, VECTOR_LANES
-from nomul.model.protocol import TOKEN_BITS
+from nomul.model.protocol import SLOT_BITS, TOKEN_BITS
 from nomul.model.scalar import EXPONENT_BITS, MANTISSA_BITS
 
 __all__ = [
+    "BURST_WORDS",
     "EMBED",
     "NORM_ADDRESS_BITS",
     "NORM_LATENCY",
     "ActsLayout",
     "LogitSignature",
+    "MemoryCommandLayout",
+    "MemorySignature",
     "NormLayout",
     "NormSignature",
     "PassLayout",
@@ -32,6 +35,7 @@ __all__ = [
     "StatsLayout",
     "SumsLayout",
     "TileLayout",
+    "TokensLayout",
     "WeightLayout",
 ]
 
@@ -55,6 +59,11 @@ _OUTPUTS = _width(isa.Pass, "outputs")
 _ELEMENTS = _width(isa.Quant, "elements")
 NORM_ADDRESS_BITS = _width(isa.Quant, "norm")
 
+BURST_WORDS = 64  #: Most words of a burst at a memory.
+
+#: A burst: ``address`` of its first word, number of words less one.
+MemoryCommandLayout = data.StructLayout({"address": 32, "last": range(BURST_WORDS), "write": 1})
+
 #: A scalar of :mod:`nomul.model.scalar`; zero is all zeros.
 ScalarLayout = data.StructLayout({"mantissa": MANTISSA_BITS, "exponent": signed(EXPONENT_BITS)})
 
@@ -66,6 +75,22 @@ TileLayout = data.StructLayout({"outputs": _OUTPUTS, "chunks": _width(isa.Tile, 
 
 #: A word of norm memory, element 0 lowest. Bits; norm weights are signed, lower bounds are not.
 NormLayout = data.ArrayLayout(unsigned(NORM_BITS), VECTOR_LANES)
+
+
+def TokensLayout(lanes: int) -> data.StructLayout:
+    """A token for every lane.
+
+    ``slot``: whose recurrent state; lanes of the same slot follow one another in it, the lowest first.
+    ``fresh``: that state counts as zero before the token. ``active``: the token counts; of a lane that is not,
+    results mean nothing and no state changes. ``logits``: they are wanted.
+    """
+    return data.StructLayout({
+        "token": data.ArrayLayout(unsigned(TOKEN_BITS), lanes),
+        "slot": data.ArrayLayout(unsigned(SLOT_BITS), lanes),
+        "fresh": data.ArrayLayout(unsigned(1), lanes),
+        "active": data.ArrayLayout(unsigned(1), lanes),
+        "logits": data.ArrayLayout(unsigned(1), lanes),
+    })
 
 
 def PassLayout(lanes: int) -> data.StructLayout:
@@ -157,4 +182,42 @@ class LogitSignature(wiring.Signature):
             "valid": Out(1),
             "index": Out(TOKEN_BITS),
             "sum": Out(data.ArrayLayout(signed(bits), lanes)),
+        })
+
+
+class MemorySignature(wiring.Signature):
+    """A memory of words, seen from who asks: bursts of reads and writes, answered in order.
+
+    A burst takes 1 to :data:`BURST_WORDS` words and does not cross a multiple of that many. Reads are
+    answered in the order of their commands, with a word at most in a cycle; nobody can hold them up: who
+    asks has room. Reads see all writes whose command came before.
+
+    Parameters
+    ----------
+    word_bytes : int
+        ``B``, a power of two.
+
+    Members
+    -------
+    command : ``Out(stream.Signature(MemoryCommandLayout))``
+        ``address`` in words; ``last`` is the number of words less one; ``write``.
+    write : ``Out(stream.Signature(8 · B))``
+        The words of the write commands, in order; each may come before or after its command.
+    read_valid : ``In(1)``
+    read_data : ``In(8 · B)``
+    read_error : ``In(1)``
+        With ``read_valid``: the word is wrong.
+    write_error : ``In(1)``
+        A cycle's strobe: a write failed.
+    """
+
+    def __init__(self, *, word_bytes: int) -> None:
+        self.word_bytes = word_bytes
+        super().__init__({
+            "command": Out(stream.Signature(MemoryCommandLayout)),
+            "write": Out(stream.Signature(unsigned(8 * word_bytes))),
+            "read_valid": In(1),
+            "read_data": In(8 * word_bytes),
+            "read_error": In(1),
+            "write_error": In(1),
         })

@@ -21,26 +21,17 @@ from .ports import (
     ScalarLayout,
     StatsLayout,
     TileLayout,
+    TokensLayout,
 )
 from .scalar import ScalarUnit
 
-__all__ = ["SaturatedLayout", "Sequencer", "TokensLayout"]
+__all__ = ["SaturatedLayout", "Sequencer"]
 
 _WORD_BITS = 8 * INSTRUCTION_BYTES
 _SETTLE = 2  # cycles that the vector unit may take to show that it is not idle
 
 #: Values limited by the vector unit since reset or flush.
 SaturatedLayout = data.StructLayout({"residual": 16, "t": 16})
-
-
-def TokensLayout(lanes: int) -> data.StructLayout:
-    """A token for every lane; ``fresh``: the lane's recurrent state counts as zero before it."""
-    return data.StructLayout(
-        {
-            "token": data.ArrayLayout(unsigned(TOKEN_BITS), lanes),
-            "fresh": data.ArrayLayout(unsigned(1), lanes),
-        }
-    )
 
 
 class Sequencer(wiring.Component):

@@ -24,19 +24,25 @@ __all__ = [
     "INSTRUCTION_BYTES",
     "REGISTERS",
     "Add",
+    "Base",
     "Const",
     "Embed",
     "End",
     "Instruction",
+    "Keep",
+    "Load",
     "Mode",
     "Mul",
+    "Part",
     "Pass",
     "Quant",
+    "Recall",
     "Recip",
     "Rsqrt",
     "Source",
     "Stat",
     "Statistic",
+    "Stream",
     "Tile",
     "assemble",
     "decode",
@@ -75,6 +81,14 @@ class Source(IntEnum):
 
     RESIDUAL = 0
     PRODUCT = 1
+
+
+class Part(IntEnum):
+    """What lies in a memory, beside the program and the weights."""
+
+    EMBEDDINGS = 0
+    STATE = 1
+    LOGITS = 2
 
 
 def _bits(width: int, kind: Any = int) -> Any:
@@ -204,9 +218,65 @@ class Tile:
     chunks: int = _bits(8)
 
 
-Instruction = End | Const | Mul | Add | Recip | Rsqrt | Stat | Embed | Quant | Pass | Tile
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """The next ``⌈words · 8 / G⌉`` beats of the weight stream are ``words`` words for norm memory.
+
+    They go to ``address`` and on, in the order of the stream: behind the beats of the tiles before, ahead of
+    those of the tiles after.
+    """
+
+    OPCODE: ClassVar[int] = 11
+    address: int = _bits(20)
+    words: int = _bits(14)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """The weight stream begins at ``block`` of memory, in blocks of 64 bytes, and has so many beats."""
+
+    OPCODE: ClassVar[int] = 12
+    block: int = _bits(30)
+    beats: int = _bits(30)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """A part of memory begins at ``block``; of the state and the logits, that of slot or lane ``k`` lies
+    ``k · stride`` behind it. In blocks of 64 bytes.
+    """
+
+    OPCODE: ClassVar[int] = 13
+    part: Part = _bits(2, Part)
+    block: int = _bits(30)
+    stride: int = _bits(20)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recall:
+    """The recurrent state of a layer, ``elements`` from ``address`` on, comes from memory."""
+
+    OPCODE: ClassVar[int] = 14
+    address: int = _bits(20)
+    elements: int = _bits(14)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keep:
+    """The recurrent state of a layer goes to memory, as :class:`Recall` brought it."""
+
+    OPCODE: ClassVar[int] = 15
+    address: int = _bits(20)
+    elements: int = _bits(14)
+
+
+Instruction = (
+    End | Const | Mul | Add | Recip | Rsqrt | Stat | Embed | Quant | Pass | Tile
+    | Load | Stream | Base | Recall | Keep
+)  # fmt: skip
 INSTRUCTIONS: tuple[type[Instruction], ...] = (
     End, Const, Mul, Add, Recip, Rsqrt, Stat, Embed, Quant, Pass, Tile,
+    Load, Stream, Base, Recall, Keep,
 )  # fmt: skip
 _BY_OPCODE = {kind.OPCODE: kind for kind in INSTRUCTIONS}
 _BY_NAME = {kind.__name__.lower(): kind for kind in INSTRUCTIONS}

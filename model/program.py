@@ -29,7 +29,9 @@ from .numbers import (
 from .scalar import MANTISSA_BITS, from_float
 from .ternary import TRITS_PER_BYTE
 
-__all__ = ["Image", "beats", "compile_model"]
+__all__ = ["NORM_WORD_BYTES", "Image", "beats", "compile_model", "load_beats"]
+
+NORM_WORD_BYTES = VECTOR_LANES * NORM_BITS // 8
 
 # Scalar registers by use.
 R_TEMP, R_RECIP, R_ROOT, R_CONST, R_SCALE, R_EXTRA = range(6)
@@ -92,6 +94,11 @@ def beats(matrix: Matrix, bytes_per_beat: int, tile: int) -> np.ndarray:
     made = np.empty((matrix.outputs * chunks, bytes_per_beat), dtype=np.uint8)
     _fill_beats(made, matrix, chunks, tile)
     return made
+
+
+def load_beats(words: int, bytes_per_beat: int) -> int:
+    """Beats that so many words of norm memory take in the weight stream."""
+    return -(-words * NORM_WORD_BYTES // bytes_per_beat)
 
 
 def row_chunks(matrix: Matrix, bytes_per_beat: int) -> int:

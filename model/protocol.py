@@ -34,6 +34,7 @@ __all__ = [
     "SLIP_ESC",
     "SLIP_ESC_END",
     "SLIP_ESC_ESC",
+    "SLOT_BITS",
     "TOKEN_BITS",
     "VERSION",
     "Command",
@@ -53,6 +54,7 @@ CRC_POLYNOMIAL = 0xEDB88320  #: IEEE 802.3, reflected: what zlib.crc32 computes
 CRC_RESIDUE = 0xDEBB20E3  #: register after a frame with its right CRC, before the last inversion
 
 TOKEN_BITS = 16
+SLOT_BITS = 8  #: of the number of a recurrent state
 ADDRESS_BITS = 28
 REGION_SHIFT = 24
 REGIONS = 8  #: sizes in an identity

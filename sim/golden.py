@@ -19,7 +19,8 @@ from threadpoolctl import ThreadpoolController
 from nomul.model import isa, scalar
 from nomul.model.errors import NomulError
 from nomul.model.isa import Statistic
-from nomul.model.program import Image
+from nomul.model.numbers import VECTOR_LANES
+from nomul.model.program import NORM_WORD_BYTES, Image, load_beats
 from nomul.model.scalar import MANTISSA_BITS, Scalar
 from nomul.model.ternary import TRITS_PER_BYTE
 
@@ -44,7 +45,9 @@ class Golden:
     ----------
     image : Image
     lanes : int
-        Independent streams.
+        Tokens of a step.
+    slots : int
+        Recurrent states; by default one a lane.
 
     Attributes
     ----------
@@ -53,19 +56,20 @@ class Golden:
     logit_scale : list of float, one a lane
     """
 
-    def __init__(self, image: Image, *, lanes: int = 1):
+    def __init__(self, image: Image, *, lanes: int = 1, slots: int | None = None):
         self.image = image
         self.lanes = lanes
+        self.slots = lanes if slots is None else slots
         g = image.geometry
         self.vectors = Vectors(
             image.norms, hidden=g.hidden, intermediate=g.intermediate,
-            state_values=g.state_values, lanes=lanes, stored=self._stored,
+            state_values=g.state_values, lanes=lanes, slots=self.slots, stored=self._stored,
         )  # fmt: skip
         self.logit_scale = [0.0] * lanes
         self.trace: Trace | None = None
         self._index = 0
-        tiles = {k: i for k, i in enumerate(image.program) if isinstance(i, isa.Tile)}
-        streamed = sum(i.outputs * i.chunks for i in tiles.values())
+        streaming = {k: self._beats(i) for k, i in enumerate(image.program)}
+        streamed = sum(streaming.values())
         if streamed != len(image.weights):
             raise NomulError(
                 f"image: the program streams {streamed} weight beats, "
@@ -75,10 +79,15 @@ class Golden:
         kind = PackedTile if packed else DenseTile
         self._operand = kind.operand
         self._tiles: dict[int, Tile] = {}
+        self._loads: dict[int, np.ndarray] = {}
         at = 0
-        for index, i in tiles.items():
-            size = i.outputs * i.chunks
-            self._tiles[index] = kind(image.weights[at : at + size], i.outputs, i.chunks)
+        for index, size in streaming.items():
+            i, here = image.program[index], image.weights[at : at + size]
+            if isinstance(i, isa.Tile):
+                self._tiles[index] = kind(here, i.outputs, i.chunks)
+            elif isinstance(i, isa.Load):
+                values = here.reshape(-1)[: i.words * NORM_WORD_BYTES].copy().view("<u2")
+                self._loads[index] = values.reshape(i.words, VECTOR_LANES)
             at += size
         self._pool = ThreadPoolExecutor(os.cpu_count()) if packed else None
         self._depth = TRITS_PER_BYTE * image.bytes_per_beat
@@ -93,6 +102,14 @@ class Golden:
         """How many values were limited so far, by kind."""
         return self.vectors.saturated
 
+    def _beats(self, i: isa.Instruction) -> int:
+        """Beats of the weight stream that an instruction takes."""
+        if isinstance(i, isa.Tile):
+            return i.outputs * i.chunks
+        if isinstance(i, isa.Load):
+            return load_beats(i.words, self.image.bytes_per_beat)
+        return 0
+
     def _stored(self, name: str, values: np.ndarray) -> None:
         if self.trace is not None:
             self.trace(self._index, name, values.copy())
@@ -105,16 +122,27 @@ class Golden:
             return lambda: sums
         return self._pool.submit(tile.sums, operand).result
 
-    def reset(self, lane: int | None = None) -> None:
-        """Clears the recurrent state of one lane, or of all."""
-        self.vectors.state[slice(None) if lane is None else lane] = 0
+    def reset(self, slot: int | None = None) -> None:
+        """Clears one recurrent state, or all."""
+        self.vectors.state[slice(None) if slot is None else slot] = 0
 
-    def step(self, tokens: int | Sequence[int] | np.ndarray) -> np.ndarray:
+    def step(
+        self,
+        tokens: int | Sequence[int] | np.ndarray,
+        *,
+        slots: Sequence[int] | np.ndarray | None = None,
+        active: Sequence[bool] | np.ndarray | None = None,
+    ) -> np.ndarray:
         """Processes one token in each lane.
 
         Parameters
         ----------
         tokens : int, or ints of shape ``[L]``
+        slots : ints of shape ``[L]``, optional
+            The recurrent state of each lane; by default lane ``k`` has state ``k``. Lanes of the same slot are
+            successive tokens of one text, the lowest lane first.
+        active : bools of shape ``[L]``, optional
+            Lanes whose token counts; by default all. Of others the result means nothing.
 
         Returns
         -------
@@ -124,8 +152,15 @@ class Golden:
         Raises
         ------
         NomulError
-            If a token lies outside the vocabulary.
+            If a token lies outside the vocabulary, or a slot is none.
         """
+        chosen = np.arange(self.lanes) if slots is None else np.asarray(slots, dtype=np.int64)
+        if chosen.shape != (self.lanes,) or chosen.min() < 0 or chosen.max() >= self.slots:
+            raise NomulError(f"slots {chosen.tolist()}: {self.lanes} of 0 to {self.slots - 1} are wanted")
+        self.vectors.slots = chosen
+        self.vectors.active = np.broadcast_to(
+            np.asarray(True if active is None else active, dtype=bool), (self.lanes,)
+        )
         token = np.broadcast_to(np.asarray(tokens, dtype=np.int64), (self.lanes,))
         if token.min() < 0 or token.max() >= self.image.geometry.vocab:
             bad = int(token.max() if token.min() >= 0 else token.min())
@@ -185,8 +220,10 @@ class _Token:
                 self.scales = self.register(i.rs)
             case isa.Embed():
                 self.embed(i)
-            case isa.End():
-                pass
+            case isa.Load():
+                self.core.vectors.load(i.address, self.core._loads[index])
+            case isa.Stream() | isa.Base() | isa.Recall() | isa.Keep() | isa.End():
+                pass  # where things lie is the core's business
 
     def register(self, number: int) -> list[Scalar]:
         return [lane[number] for lane in self.registers]

@@ -72,14 +72,18 @@ class Vectors:
         Norm memory.
     hidden, intermediate : int
     state_values : int
-        Elements of recurrent state of a lane.
-    lanes : int
+        Elements of a recurrent state.
+    lanes, slots : int
+        Vectors, and recurrent states that they can go on from.
     stored : callable, optional
         Called as ``stored(name, values [L, n])`` for every vector that is stored.
 
     Attributes
     ----------
-    x, product, keep, activated, state : ndarray of int64, shape ``[L, n]``
+    x, product, keep, activated : ndarray of int64, shape ``[L, n]``
+    state : ndarray of int64, shape ``[slots, n]``
+    slots, active : ndarray of int64, bool, shape ``[L]``
+        The state of each lane, and whether its token counts.
     maxima : ndarray of int64, shape ``[3, L]``
         Of the latest reducing pass.
     squares, sums_squared : list of int, one a lane
@@ -97,6 +101,7 @@ class Vectors:
         intermediate: int,
         state_values: int,
         lanes: int = 1,
+        slots: int = 1,
         stored: Callable[[str, np.ndarray], None] | None = None,
     ):
         def zeros(*shape: int) -> np.ndarray:
@@ -110,7 +115,9 @@ class Vectors:
         self.product = zeros(lanes, max(hidden, intermediate))
         self.keep = zeros(lanes, hidden)  # 1 - f
         self.activated = zeros(lanes, hidden)  # silu(h)
-        self.state = zeros(lanes, state_values)
+        self.state = zeros(slots, state_values)
+        self.slots = zeros(lanes)
+        self.active = np.ones(lanes, dtype=bool)
         self.maxima = zeros(3, lanes)
         self.squares = [0] * lanes
         self.sums_squared = [0] * lanes
@@ -120,6 +127,13 @@ class Vectors:
     def store(self, name: str, values: np.ndarray) -> None:
         if self._stored is not None:
             self._stored(name, values)
+
+    def load(self, at: int, words: np.ndarray) -> None:
+        """Puts uint16 ``[words, 4]`` into norm memory."""
+        flat = words.reshape(-1)
+        place = slice(VECTOR_LANES * at, VECTOR_LANES * at + flat.size)
+        self._signed_norms[place] = flat.view(np.int16)
+        self._unsigned_norms[place] = flat
 
     def norm(self, at: int, elements: int) -> np.ndarray:
         at *= VECTOR_LANES
@@ -150,9 +164,7 @@ class Vectors:
                 self.keep = round_shift((one - lower) * rest, SIGMA_FRAC)
                 self.store("keep", self.keep)
             case Mode.INPUT:
-                n = sums.shape[1]
-                h = self.state[:, i.address : i.address + n]
-                h += round_shift(self.keep * (_silu(self._t(sums, scales)) - h), SIGMA_FRAC)
+                h = self._recur(i.address, _silu(self._t(sums, scales)))
                 t = saturate(round_shift(h, STATE_FRAC - T_FRAC), T_BITS)
                 self.activated = round_shift(h * sigma(t), SIGMA_FRAC)
                 self.store("h", h)
@@ -172,6 +184,16 @@ class Vectors:
                 self._reduce(self.x, i.address, i.vectors, i.square)
             case Mode.LOGITS:
                 self.logits = sums
+
+    def _recur(self, at: int, silu: np.ndarray) -> np.ndarray:
+        """The new state of each lane: lanes of a slot follow one another."""
+        made = np.empty_like(silu)
+        for lane, slot in enumerate(self.slots):
+            h = self.state[slot, at : at + silu.shape[1]]
+            made[lane] = h + round_shift(self.keep[lane] * (silu[lane] - h), SIGMA_FRAC)
+            if self.active[lane]:
+                h[:] = made[lane]
+        return made
 
     def _t(self, sums: np.ndarray, scales: Sequence[Scalar]) -> np.ndarray:
         """Arguments of σ, Q5.12."""

@@ -2,13 +2,13 @@
 # mypy: disable-error-code="valid-type"
 """Runs jobs: feeds a prompt to the core, then its own arg-maxes, and keeps what comes out."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
-from amaranth.lib import memory, stream, wiring
+from amaranth.hdl import Module, Mux, Signal, unsigned
+from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from nomul.model.protocol import MAX_PROMPT, MAX_STEPS, TOKEN_BITS, JobState
 
-from ..core_ports import TokenIn
+from ..ports import TokensLayout
 
 __all__ = ["JobRunner"]
 
@@ -63,8 +63,8 @@ class JobRunner(wiring.Component):
     done: Out(range(MAX_STEPS + 1))
     running: Out(1)
     resumable: Out(1)
-    token_i: Out(stream.Signature(TokenIn))
-    token_o: In(stream.Signature(TOKEN_BITS))
+    token_i: Out(stream.Signature(TokensLayout(1)))
+    token_o: In(stream.Signature(data.ArrayLayout(unsigned(TOKEN_BITS), 1)))
     abort: Out(1)
     busy: In(1)
 
@@ -85,7 +85,9 @@ class JobRunner(wiring.Component):
         following = Signal.like(self.done)
         m.d.comb += [
             put.addr.eq(Mux(self.running, self.done, MAX_STEPS | self.write_index)),
-            put.data.eq(Mux(self.running, self.token_o.payload, self.write_token)),
+            put.data.eq(Mux(self.running, self.token_o.payload[0], self.write_token)),
+            self.token_i.payload.active[0].eq(1),
+            self.token_i.payload.logits[0].eq(1),
             get.addr.eq(Mux(fetch, MAX_STEPS | self.done[:7], self.read_index)),
             self.granted.eq(self.read & ~fetch),
             following.eq(self.done + 1),
@@ -113,7 +115,7 @@ class JobRunner(wiring.Component):
                         self.done.eq(0),
                         prompt.eq(self.new_prompt),
                         steps.eq(self.new_steps),
-                        self.token_i.payload.reset.eq(self.new_reset),
+                        self.token_i.payload.fresh[0].eq(self.new_reset),
                         self.state.eq(JobState.RUNNING),
                         self.resumable.eq(1),
                     ]
@@ -126,7 +128,7 @@ class JobRunner(wiring.Component):
                 m.next = "LATCH"
                 unless_stopped()
             with m.State("LATCH"):
-                m.d.sync += self.token_i.payload.token.eq(self.read_token)
+                m.d.sync += self.token_i.payload.token[0].eq(self.read_token)
                 m.next = "FEED"
                 unless_stopped()
             with m.State("FEED"):
@@ -139,7 +141,8 @@ class JobRunner(wiring.Component):
                 with m.If(self.token_o.valid):
                     m.d.comb += put.en.eq(1)
                     m.d.sync += [
-                        self.token_i.payload.eq(Cat(self.token_o.payload, 0)),
+                        self.token_i.payload.token.eq(self.token_o.payload),
+                        self.token_i.payload.fresh.eq(0),
                         self.done.eq(following),
                     ]
                     with m.If(at_end):

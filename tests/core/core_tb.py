@@ -38,6 +38,11 @@ def image_of(number: int) -> Image:
     return image
 
 
+def one(token: int, *, fresh: bool = False) -> dict[str, list[int]]:
+    """A token for the one lane."""
+    return {"token": [token], "slot": [0], "fresh": [int(fresh)], "active": [1], "logits": [1]}
+
+
 class Chip:
     """A core as its link sees it: tokens, bus, abort."""
 
@@ -84,12 +89,12 @@ class Chip:
         """Arg-max after each; they wait in line, the first perhaps with a reset."""
         self.bench.send(
             "token_i",
-            [{"token": t, "reset": reset and k == 0} for k, t in enumerate(tokens)],
+            [one(t, fresh=reset and k == 0) for k, t in enumerate(tokens)],
             stall=stall,
         )
         found = await self.bench.receive("token_o", len(tokens), stall=stall)
         await self.idle()
-        return found
+        return [lanes[0] for lanes in found]
 
     async def logits(self, vocab: int) -> list[int]:
         raw = await self.read(Region.LOGITS.base, 4 * vocab)
@@ -172,7 +177,7 @@ async def a_token_can_be_given_up(dut) -> None:
     cycles = (await chip.counters())[Counter.TOKEN_CYCLES]
     begin = len(chip.bench.ports["token_o"].words)
     for after in (1, 5, *(chip.bench.rng.randrange(cycles - 2) for _ in range(6)), cycles - 2):
-        chip.bench.send("token_i", [{"token": prompt(chip, image, 1)[0], "reset": 0}])
+        chip.bench.send("token_i", [one(prompt(chip, image, 1)[0])])
         await chip.bench.sent("token_i")
         await chip.bench.step(after + 1)
         dut.give_up.value = 1
@@ -215,7 +220,7 @@ async def a_bad_program_is_an_error(dut, name: str) -> None:
     bad = BAD[name][: CONFIG.program_words - at]
     await chip.write(address, b"".join(word.to_bytes(8, "little") for word in bad))
     if name == "too_many_tiles":  # more weights than there are: it waits, until it is given up
-        chip.bench.send("token_i", [{"token": tokens[0], "reset": 1}])
+        chip.bench.send("token_i", [one(tokens[0], fresh=True)])
         await chip.bench.step(5000)
         assert dut.busy.value
         dut.give_up.value = 1

@@ -57,14 +57,15 @@ class StandInCore(wiring.Component):
         left = Signal(range(self.cycles + 1))
         with m.FSM():
             with m.State("IDLE"):
+                token = self.token_i.payload.token[0]
                 m.d.comb += self.token_i.ready.eq(1)
-                m.d.sync += left.eq(Mux(self.token_i.payload.token[0], self.cycles, 1))
+                m.d.sync += left.eq(Mux(token[0], self.cycles, 1))
                 with m.If(self.token_i.valid):
-                    now = Mux(self.token_i.payload.reset, 0, count)
+                    now = Mux(self.token_i.payload.fresh[0], 0, count)
                     m.d.sync += [
-                        result.eq(self.token_i.payload.token * 5 + now),
+                        result.eq(token * 5 + now),
                         count.eq(now + 1),
-                        hung.eq(self.token_i.payload.token == HANGS),
+                        hung.eq(token == HANGS),
                     ]
                     m.next = "WORK"
             with m.State("WORK"):
@@ -80,7 +81,7 @@ class StandInCore(wiring.Component):
                 m.d.comb += [
                     self.busy.eq(1),
                     self.token_o.valid.eq(~self.abort),
-                    self.token_o.payload.eq(result),
+                    self.token_o.payload[0].eq(result),
                 ]
                 with m.If(self.token_o.ready | self.abort):
                     m.next = "IDLE"
