@@ -24,6 +24,13 @@ PROGRAM = isa.assemble(P["program"])
 STREAMS = ("pass_o", "quant_o", "tile_o", "row_o")
 
 
+def for_all(tokens: list[int], fresh: list[int]) -> dict[str, list[int]]:
+    """A token for every lane, each with a state of its own."""
+    ones = [1] * LANES
+    return {"token": tokens, "slot": [*range(LANES)], "fresh": fresh, "active": ones, "logits": ones}
+
+
+
 def number(rng: Any, bits: int) -> int:
     return rng.getrandbits(rng.randint(0, bits))
 
@@ -259,7 +266,7 @@ async def hands_out_what_the_program_says(dut, stall: float, slow: float) -> Non
             for name in STREAMS
         }
         before = {name: len(port.words) for name, port in monitors.items()}
-        bench.send("token_i", [{"token": tokens, "fresh": fresh}])
+        bench.send("token_i", [for_all(tokens, fresh)])
         done = await bench.receive("token_o", 1, stall=stall)
         assert done == [[100 + stub.finished + k for k in range(LANES)]]
         assert stub.finished == (turn + 1) * passes
@@ -326,7 +333,7 @@ async def stops_at_what_is_no_instruction(dut, how: str) -> None:
         stub.memory[:] = words
         if how == "opcode":
             stub.memory[20 + turn] = no_instruction(bench.rng)
-        bench.send("token_i", [{"token": [1] * LANES, "fresh": [0] * LANES}])
+        bench.send("token_i", [for_all([1] * LANES, [0] * LANES)])
         assert await bench.receive("token_o", 1) == [[0] * LANES]
         await bench.step(4)
         found = counters(dut)
@@ -338,7 +345,7 @@ async def stops_at_what_is_no_instruction(dut, how: str) -> None:
     stub.flushed.clear()
     for name in STREAMS:
         bench.expect(name, 10000)
-    bench.send("token_i", [{"token": [1] * LANES, "fresh": [0] * LANES}])
+    bench.send("token_i", [for_all([1] * LANES, [0] * LANES)])
     assert await bench.receive("token_o", 1) != [[0] * LANES]
     await bench.step(4)
     assert counters(dut)[Counter.ERROR] == 0
@@ -351,7 +358,7 @@ async def gives_up_a_token(dut) -> None:
     for _ in range(10):
         for name in STREAMS:
             bench.expect(name, 10000, stall=0.3)
-        bench.send("token_i", [{"token": [1] * LANES, "fresh": [1] * LANES}])
+        bench.send("token_i", [for_all([1] * LANES, [1] * LANES)])
         await bench.step(bench.rng.randint(2, 120))
         count = len(stub.flushed)
         dut.give_up.value = 1
