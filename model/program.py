@@ -15,7 +15,8 @@ from . import isa
 from .errors import NomulError
 from .fold import Layer, Matrix, Model, NormVector
 from .geometry import Geometry
-from .isa import Mode, Source, Statistic
+from .isa import Mode, Part, Source, Statistic
+from .memory_map import BLOCK, MemoryMap
 from .numbers import (
     ACT_MAX,
     NORM_BITS,
@@ -26,12 +27,11 @@ from .numbers import (
     X_FRAC,
     product_shift,
 )
+from .placement import NormPlacement, OnChipNorms, StreamedNorms, load_beats, streamed_norm_words
 from .scalar import MANTISSA_BITS, from_float
 from .ternary import TRITS_PER_BYTE
 
-__all__ = ["NORM_WORD_BYTES", "Image", "beats", "compile_model", "load_beats"]
-
-NORM_WORD_BYTES = VECTOR_LANES * NORM_BITS // 8
+__all__ = ["Image", "Streaming", "beats", "compile_model"]
 
 # Scalar registers by use.
 R_TEMP, R_RECIP, R_ROOT, R_CONST, R_SCALE, R_EXTRA = range(6)
@@ -60,6 +60,9 @@ class Image:
         Row scale (2 bytes, little endian), then int8 elements.
     logit_scale_register : int
         Scalar register that holds the scale of the logits when the token is complete.
+    map : MemoryMap or None
+        Where it all lies in external memory; None: in memories on the chip. Then norms come with the
+        weights, and ``norms`` is what norm memory holds at first: zeros.
     """
 
     geometry: Geometry
@@ -69,6 +72,7 @@ class Image:
     norms: np.ndarray
     embeddings: np.ndarray
     logit_scale_register: int
+    map: MemoryMap | None = None
 
     @property
     def bound_cycles(self) -> float:
@@ -96,11 +100,6 @@ def beats(matrix: Matrix, bytes_per_beat: int, tile: int) -> np.ndarray:
     return made
 
 
-def load_beats(words: int, bytes_per_beat: int) -> int:
-    """Beats that so many words of norm memory take in the weight stream."""
-    return -(-words * NORM_WORD_BYTES // bytes_per_beat)
-
-
 def row_chunks(matrix: Matrix, bytes_per_beat: int) -> int:
     """Chunks of ``5·G`` inputs that a row takes; the last may be partly zeros."""
     return -(-matrix.inputs // (TRITS_PER_BYTE * bytes_per_beat))
@@ -119,37 +118,63 @@ def _fill_beats(made: np.ndarray, matrix: Matrix, chunks: int, tile: int) -> Non
             place[chunk, :, part.shape[1] :] = 0  # five zero trits
 
 
+@dataclass(frozen=True, kw_only=True)
+class Streaming:
+    """That a core streams its model from external memory, and what else lies there.
+
+    Parameters
+    ----------
+    lanes : int
+        Logits of so many lanes.
+    slots : int
+        Recurrent states in memory; 0: they stay on the chip.
+    """
+
+    lanes: int = 1
+    slots: int = 0
+
+
+def _even_share(outputs: int, most: int) -> int:
+    """Outputs of a tile when all tiles are as large as can be, and none much smaller."""
+    tiles = -(-outputs // most)
+    return -(-outputs // (2 * tiles)) * 2
+
+
 class _Builder:
     """Collects program, norms and weights in the order of use."""
 
-    def __init__(self, model: Model, bytes_per_beat: int, tile_outputs: int):
+    def __init__(
+        self, model: Model, bytes_per_beat: int, tile_outputs: int, streaming: Streaming | None
+    ):
         self.model = model
         self.bytes_per_beat = bytes_per_beat
         self.tile_outputs = tile_outputs
         self.program: list[isa.Instruction] = []
+        self.streaming = streaming
         matrices = [part for y in model.layers for part in vars(y).values()] + [model.head]
-        self.weights = np.empty(
-            (sum(m.outputs * row_chunks(m, bytes_per_beat) for m in matrices if isinstance(m, Matrix)),
-             bytes_per_beat), dtype=np.uint8,
-        )  # fmt: skip
+        beats = sum(m.outputs * row_chunks(m, bytes_per_beat) for m in matrices if isinstance(m, Matrix))
+        self.on_chip = OnChipNorms()
+        self.norms: NormPlacement = self.on_chip
+        if streaming is not None:
+            self.norms = StreamedNorms(model.geometry, bytes_per_beat, self.emit, self.append)
+            layer = streamed_norm_words(model.geometry, bytes_per_beat)  # more than two loads of it, never
+            beats += 2 * (model.geometry.layers + 1) * load_beats(layer, bytes_per_beat)
+        self._weights = np.empty((beats, bytes_per_beat), dtype=np.uint8)  # the end may stay unused
         self.beats = 0  # so far
-        self.norms: list[np.ndarray] = []
-        self.norm_words = 0
         self.square_exponent = 0  # of the latest reduction
 
     def emit(self, *instructions: isa.Instruction) -> None:
         self.program.extend(instructions)
 
-    def store(self, *vectors: np.ndarray) -> int:
-        """Puts vectors, one behind the other, into norm memory; returns the word where they begin."""
-        begin = self.norm_words
-        for vector in vectors:
-            words = -(-len(vector) // VECTOR_LANES)
-            padded = np.zeros(words * VECTOR_LANES, dtype=np.uint16)
-            padded[: len(vector)] = vector.view(np.uint16) if vector.dtype == np.int16 else vector
-            self.norms.append(padded.reshape(words, VECTOR_LANES))
-            self.norm_words += words
-        return begin
+    @property
+    def weights(self) -> np.ndarray:
+        """The weight stream, uint8 ``[beats, G]``."""
+        return self._weights[: self.beats]
+
+    def append(self, made: np.ndarray) -> None:
+        """Beats that are no weights, ``[beats, G]``."""
+        self._weights[self.beats : self.beats + len(made)] = made
+        self.beats += len(made)
 
     def constant(self, register: int, value: float) -> None:
         scalar = from_float(value)
@@ -176,7 +201,7 @@ class _Builder:
     def stream(self, matrix: Matrix, quant: isa.Quant, **fields: int) -> None:
         """The pass over a matrix; the first quantisation has been issued, later tiles repeat it."""
         chunks = row_chunks(matrix, self.bytes_per_beat)
-        tile = matrix.outputs if chunks == 1 else self.tile_outputs
+        tile = matrix.outputs if chunks == 1 else _even_share(matrix.outputs, self.tile_outputs)
         settings: dict[str, int] = {"address": 0, "shift": 0, "vectors": 0, "square": 0}
         settings.update(fields)
         self.emit(isa.Pass(rs=R_SCALE, outputs=matrix.outputs, **settings))  # type: ignore[arg-type]
@@ -185,7 +210,7 @@ class _Builder:
                 self.emit(quant)
             self.emit(isa.Tile(outputs=min(tile, matrix.outputs - n), chunks=chunks))
         end = self.beats + matrix.outputs * chunks
-        _fill_beats(self.weights[self.beats : end], matrix, chunks, tile)
+        _fill_beats(self._weights[self.beats : end], matrix, chunks, tile)
         self.beats = end
 
     def bounded(self, name: str, matrix: Matrix, norm: np.ndarray) -> None:
@@ -214,11 +239,18 @@ class _Builder:
         )
         return math.sqrt(elements) * 2.0**kz
 
-    def block(self, layer: Layer, number: int, norm_at: int, following: dict[str, int]) -> None:
+    def block(
+        self, layer: Layer, number: int, norm_at: int, following: tuple[NormVector, ...]
+    ) -> dict[str, int]:
+        """A layer; returns where the norms of the next one lie, as a pass that reduces wants them."""
         d, m = self.model.geometry.hidden, self.model.geometry.intermediate
         eps = self.model.eps
         words = -(-d // VECTOR_LANES)
-        lower_at = self.store(layer.lower_bound)
+        in_memory = self.streaming is not None and self.streaming.slots > 0
+        if in_memory:
+            self.emit(isa.Recall(address=number * d, elements=d))
+        lower_at = self.norms.store(1, layer.lower_bound, layer.o_norm.values, layer.o_square.values)
+        o_at = lower_at + words
 
         # Forget, input, output gates: three quantisations of one residual stream.
         unit = 0.0
@@ -227,7 +259,6 @@ class _Builder:
             (Mode.INPUT, layer.i_norm, layer.i_proj, {"address": number * d}),
             (Mode.OUTPUT, layer.g_norm, layer.g_proj, {}),
         )
-        o_at = self.store(layer.o_norm.values, layer.o_square.values)
         for k, (mode, norm, matrix, fields) in enumerate(projections):
             if k == 0:
                 self.maximum(0)
@@ -248,7 +279,11 @@ class _Builder:
 
         # o: v = sum · silu(h) · norms. The unit of a sum cancels but for ε.
         shift = product_shift(d)
+        mlp_at = self.norms.store(0, layer.gate_norm.values, layer.mlp_square.values)
+        self.norms.ahead(following[-1].values, len(following) - 1)
         self.maximum(0)
+        if in_memory:  # the statistic was there, so all of the state is
+            self.emit(isa.Keep(address=number * d, elements=d))
         quant = self.quantise(Source.PRODUCT, o_at, d)
         kz = STATE_FRAC - shift + layer.o_square.exponent - _SQUARE_DROP
         self.constant(R_CONST, eps * eps * d * 4.0**kz)
@@ -270,13 +305,13 @@ class _Builder:
         ratio = np.abs(layer.o_norm.values) / square
         unit_ratio = 2.0 ** (layer.o_square.exponent - layer.o_norm.exponent)
         self.bounded(f"layers.{number}.attn.o_proj", layer.o_proj, ratio * unit_ratio)
-        mlp_at = self.store(layer.gate_norm.values, layer.mlp_square.values)
         self.stream(
             layer.o_proj, quant, mode=Mode.RESIDUAL, address=mlp_at, vectors=1, square=1
         )
         self.square_exponent = layer.mlp_square.exponent
 
         # gate and up in turns.
+        down_at = self.norms.store(1, layer.down_norm.values)
         self.maximum(0)
         quant = self.quantise(Source.RESIDUAL, mlp_at, d)
         unit = self.root_of_residual(d)
@@ -286,12 +321,12 @@ class _Builder:
         self.emit(
             isa.Recip(rd=R_EXTRA, ra=R_SCALE), isa.Mul(rd=R_EXTRA, ra=R_EXTRA, rb=R_EXTRA)
         )
-        down_at = self.store(layer.down_norm.values)
         self.stream(
             layer.gate_up, quant, mode=Mode.GATED, address=down_at, shift=shift, vectors=1
         )
 
         # down: v = silu(gate) · sum · norm.
+        reduce = self.group(following)
         self.maximum(0)
         quant = self.quantise(Source.PRODUCT, down_at, m)
         self.constant(R_CONST, eps * m * 4.0 ** (STATE_FRAC - shift))
@@ -306,29 +341,32 @@ class _Builder:
         )
         down = np.abs(layer.down_norm.values) * 2.0**-layer.down_norm.exponent
         self.bounded(f"layers.{number}.mlp.down_proj", layer.down_proj, down)
-        self.stream(layer.down_proj, quant, mode=Mode.RESIDUAL, **following)
+        self.stream(layer.down_proj, quant, mode=Mode.RESIDUAL, **reduce)
+        return reduce
+
+    def group(self, vectors: tuple[NormVector, ...]) -> dict[str, int]:
+        """Places norm vectors that reduce a residual stream; the last is that of the squares."""
+        at = self.norms.store(0, *(v.values for v in vectors))
+        return {"address": at, "vectors": len(vectors) - 1, "square": 1}
 
     def build(self) -> None:
         model = self.model
         d = model.geometry.hidden
-
-        def group(*vectors: NormVector) -> dict[str, int]:
-            """Norm vectors that reduce a residual stream; the last is that of the squares."""
-            at = self.store(*(v.values for v in vectors))
-            return {"address": at, "vectors": len(vectors) - 1, "square": 1}
+        if self.streaming is not None:  # where things lie is known when all is made
+            self.emit(*_prologue(self.streaming, None, 0))
 
         groups: list[tuple[NormVector, ...]] = [
             (y.f_norm, y.i_norm, y.g_norm, y.attn_square) for y in model.layers
         ]
         groups.append((model.head_norm, model.head_square))
-        reduce = group(*groups[0])
+        reduce = self.group(groups[0])
         shift = model.embedding.exponent - X_FRAC
         if not 0 <= shift < 32:
             raise NomulError(
                 f"embeddings: the largest magnitude needs exponent {model.embedding.exponent}; "
                 f"the core takes {X_FRAC} to {X_FRAC + 31}, largest magnitudes of about 1e-7 to 120"
             )
-        stride = embedding_stride(d)
+        stride = embedding_stride(d, streamed=self.streaming is not None)
         self.emit(
             isa.Embed(
                 elements=d, stride=stride, shift=shift, norm=reduce["address"],
@@ -337,9 +375,7 @@ class _Builder:
         )
         for number, layer in enumerate(model.layers):
             self.square_exponent = groups[number][-1].exponent
-            following = group(*groups[number + 1])
-            self.block(layer, number, reduce["address"], following)
-            reduce = following
+            reduce = self.block(layer, number, reduce["address"], groups[number + 1])
 
         self.square_exponent = model.head_square.exponent
         self.maximum(0)
@@ -352,12 +388,31 @@ class _Builder:
         self.emit(isa.End())
 
 
-def embedding_stride(hidden: int) -> int:
-    """Bytes from one row of embeddings to the next: scale and elements, to a multiple of 4."""
-    return (2 + hidden + 3) // 4 * 4
+def _prologue(streaming: Streaming, at: MemoryMap | None, beats: int) -> list[isa.Instruction]:
+    """Says where parts of memory begin; ``at`` None keeps its place."""
+
+    def of(name: str) -> int:
+        return 0 if at is None else int(getattr(at, name))
+
+    made: list[isa.Instruction] = [
+        isa.Stream(block=of("stream"), beats=beats),
+        isa.Base(part=Part.EMBEDDINGS, block=of("embeddings"), stride=0),
+        isa.Base(part=Part.LOGITS, block=of("logits"), stride=of("logits_stride")),
+    ]
+    if streaming.slots:
+        made.append(isa.Base(part=Part.STATE, block=of("state"), stride=of("state_stride")))
+    return made
 
 
-def compile_model(model: Model, *, bytes_per_beat: int, tile_outputs: int) -> Image:
+def embedding_stride(hidden: int, *, streamed: bool) -> int:
+    """Bytes from one row of embeddings to the next: scale and elements, to a multiple of 4, or whole blocks."""
+    unit = BLOCK if streamed else 4
+    return -(-(2 + hidden) // unit) * unit
+
+
+def compile_model(
+    model: Model, *, bytes_per_beat: int, tile_outputs: int, streaming: Streaming | None = None
+) -> Image:
     """Program and memory image of a model.
 
     Parameters
@@ -367,6 +422,8 @@ def compile_model(model: Model, *, bytes_per_beat: int, tile_outputs: int) -> Im
         ``G`` of the core.
     tile_outputs : int
         Accumulators of the core: outputs of a tile of several chunks. Even, so that gate and up stay together.
+    streaming : Streaming, optional
+        The core streams its model from external memory; by default it is held on the chip.
 
     Raises
     ------
@@ -380,12 +437,26 @@ def compile_model(model: Model, *, bytes_per_beat: int, tile_outputs: int) -> Im
         )
     if SOURCE_BITS != 32 or T_FRAC > STATE_FRAC:
         raise AssertionError("the number formats changed under the compiler")
-    builder = _Builder(model, bytes_per_beat, tile_outputs)
+    if streaming is not None and bytes_per_beat % 8:
+        raise ValueError(f"bytes_per_beat is {bytes_per_beat}; of a streamed model it is a multiple of 8")
+    builder = _Builder(model, bytes_per_beat, tile_outputs, streaming)
     builder.build()
-    embedding, d = model.embedding, model.geometry.hidden
-    table = np.zeros((model.geometry.vocab, embedding_stride(d)), dtype=np.uint8)
+    g, d = model.geometry, model.geometry.hidden
+    embedding = model.embedding
+    table = np.zeros((g.vocab, embedding_stride(d, streamed=streaming is not None)), dtype=np.uint8)
     table[:, :2] = embedding.scale.astype("<u2").view(np.uint8).reshape(-1, 2)
     table[:, 2 : 2 + d] = embedding.values.view(np.uint8)
+    where = None
+    norms = np.concatenate(builder.on_chip.words) if streaming is None else np.zeros(
+        (streamed_norm_words(g, bytes_per_beat), VECTOR_LANES), dtype=np.uint16
+    )
+    if streaming is not None:
+        where = MemoryMap.of(
+            g, instructions=len(builder.program), stream_bytes=builder.weights.size,
+            embedding_bytes=table.size, lanes=streaming.lanes, slots=streaming.slots,
+        )  # fmt: skip
+        prologue = _prologue(streaming, where, builder.beats)
+        builder.program[: len(prologue)] = prologue
     for instruction in builder.program:
         isa.encode(instruction)  # refuses what the fields cannot hold
     return Image(
@@ -393,7 +464,8 @@ def compile_model(model: Model, *, bytes_per_beat: int, tile_outputs: int) -> Im
         bytes_per_beat=bytes_per_beat,
         program=tuple(builder.program),
         weights=builder.weights,
-        norms=np.concatenate(builder.norms),
+        norms=norms,
         embeddings=table,
         logit_scale_register=R_SCALE,
+        map=where,
     )

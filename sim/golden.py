@@ -20,7 +20,8 @@ from nomul.model import isa, scalar
 from nomul.model.errors import NomulError
 from nomul.model.isa import Statistic
 from nomul.model.numbers import VECTOR_LANES
-from nomul.model.program import NORM_WORD_BYTES, Image, load_beats
+from nomul.model.placement import NORM_WORD_BYTES, load_beats
+from nomul.model.program import Image
 from nomul.model.scalar import MANTISSA_BITS, Scalar
 from nomul.model.ternary import TRITS_PER_BYTE
 
