@@ -3,14 +3,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from nomul.model import isa
-from nomul.model.isa import INSTRUCTION_BYTES, OPCODE_BITS, Mode, Statistic
+from nomul.model.isa import INSTRUCTION_BYTES, OPCODE_BITS, Mode, Part, Statistic
 
-__all__ = ["KINDS", "PROGRAM_LATENCY", "Fetch", "InstructionLayout", "ProgramSignature", "field"]
+__all__ = [
+    "KINDS",
+    "PROGRAM_LATENCY",
+    "STREAMED_KINDS",
+    "Fetch",
+    "InstructionLayout",
+    "ProgramSignature",
+    "decode",
+    "field",
+]
 
 WORD_BITS = 8 * INSTRUCTION_BYTES
 
@@ -20,10 +31,23 @@ PROGRAM_LATENCY = 3
 #: What a valid instruction is, one of these.
 KINDS = ("scalar", "stat", "embed", "quant", "pass", "tile", "end")
 
-#: A decoded instruction: its word; ``bad``, or its kind; ``ra``, the register that it reads.
-InstructionLayout = data.StructLayout(
-    {"word": WORD_BITS, "ra": range(isa.REGISTERS), **dict.fromkeys(("bad", *KINDS), 1)}
-)
+#: What else it may be in a core that streams its model.
+STREAMED_KINDS = (*KINDS, "load", "stream", "base", "recall", "keep")
+
+_OF_KIND: dict[str, tuple[type, ...]] = {
+    "scalar": (isa.Const, isa.Mul, isa.Add, isa.Recip, isa.Rsqrt),
+    "stat": (isa.Stat,),
+    "embed": (isa.Embed,),
+    "quant": (isa.Quant,),
+    "pass": (isa.Pass,),
+    "tile": (isa.Tile,),
+    "end": (isa.End,),
+    "load": (isa.Load,),
+    "stream": (isa.Stream,),
+    "base": (isa.Base,),
+    "recall": (isa.Recall,),
+    "keep": (isa.Keep,),
+}
 
 _DEPTH = 16  # more than the cycles from room for an instruction to the instruction
 
@@ -51,6 +75,39 @@ def field(word: Value, kind: type, name: str) -> Value:
     raise KeyError(f"{kind.__name__} has no field {name}")
 
 
+def InstructionLayout(kinds: Sequence[str]) -> data.StructLayout:
+    """A decoded instruction: its word; ``bad``, or its kind; ``ra``, the register that it reads."""
+    return data.StructLayout(
+        {"word": WORD_BITS, "ra": range(isa.REGISTERS), **dict.fromkeys(("bad", *kinds), 1)}
+    )
+
+
+def decode(m: Module, word: Value, outside: Value, kinds: Sequence[str]) -> Signal:
+    """What an instruction is, an ``InstructionLayout(kinds)``; ``bad`` if none of these, or ``outside``."""
+    opcode = word[:OPCODE_BITS]
+    made = Signal(InstructionLayout(kinds))
+    is_kind = {
+        kind: opcode.matches(*(instruction.OPCODE for instruction in _OF_KIND[kind]))
+        for kind in kinds
+    }
+    bad = (
+        outside
+        | ~Cat(is_kind.values()).any()
+        | (opcode == isa.Pass.OPCODE) & (field(word, isa.Pass, "mode") > max(Mode))
+        | (opcode == isa.Stat.OPCODE) & (field(word, isa.Stat, "statistic") > max(Statistic))
+        | (opcode == isa.Base.OPCODE) & (field(word, isa.Base, "part") > max(Part))
+    )
+    m.d.comb += [made.word.eq(word), made.bad.eq(bad)]
+    m.d.comb += [made[kind].eq(is_kind[kind] & ~bad) for kind in kinds]
+    with m.If(is_kind["quant"]):
+        m.d.comb += made.ra.eq(field(word, isa.Quant, "rs"))
+    with m.Elif(is_kind["pass"]):
+        m.d.comb += made.ra.eq(field(word, isa.Pass, "rs"))
+    with m.Else():
+        m.d.comb += made.ra.eq(field(word, isa.Mul, "ra"))
+    return made
+
+
 class Fetch(wiring.Component):
     """The instructions of a program in order, from the first after a reset; up to 17 are waiting.
 
@@ -70,21 +127,21 @@ class Fetch(wiring.Component):
     Members
     -------
     program : ``Out(ProgramSignature(words=words))``
-    o : ``Out(stream.Signature(InstructionLayout))``
+    o : ``Out(stream.Signature(InstructionLayout(KINDS)))``
     """
 
     latency = PROGRAM_LATENCY + 5
 
     def __init__(self, *, words: int):
         self.words = words
-        self.queue = fifo.SyncFIFO(width=InstructionLayout.size, depth=_DEPTH)
+        self.queue = fifo.SyncFIFO(width=InstructionLayout(KINDS).size, depth=_DEPTH)
         self.room = Signal(range(_DEPTH + 1), init=_DEPTH)
         self.coming = Signal(PROGRAM_LATENCY + 2)
         self.freed = Signal()
         super().__init__(
             {
                 "program": Out(ProgramSignature(words=words)),
-                "o": Out(stream.Signature(InstructionLayout)),
+                "o": Out(stream.Signature(InstructionLayout(KINDS))),
             }
         )
 
@@ -105,11 +162,11 @@ class Fetch(wiring.Component):
         ]
 
         near = Signal(WORD_BITS, reset_less=True)  # block RAMs may be far away
-        decoded = Signal(InstructionLayout, reset_less=True)
+        decoded = Signal(InstructionLayout(KINDS), reset_less=True)
         m.submodules.queue = queue
         m.d.sync += [
             near.eq(self.program.data),
-            decoded.eq(self.decode(m, near, outside[-1])),
+            decoded.eq(decode(m, near, outside[-1], KINDS)),
             freed.eq(queue.r_en & queue.r_rdy),
         ]
         m.d.comb += [
@@ -120,35 +177,3 @@ class Fetch(wiring.Component):
         with m.If(queue.r_en):
             m.d.sync += [self.o.valid.eq(queue.r_rdy), self.o.payload.eq(queue.r_data)]
         return m
-
-    @staticmethod
-    def decode(m: Module, word: Value, outside: Value) -> Signal:
-        """What the instruction is."""
-        opcode = word[:OPCODE_BITS]
-        made = Signal(InstructionLayout)
-        scalars = (isa.Const, isa.Mul, isa.Add, isa.Recip, isa.Rsqrt)
-        bad = (
-            outside
-            | (opcode > isa.Tile.OPCODE)
-            | (opcode == isa.Pass.OPCODE) & (field(word, isa.Pass, "mode") > max(Mode))
-            | (opcode == isa.Stat.OPCODE)
-            & (field(word, isa.Stat, "statistic") > max(Statistic))
-        )
-        is_kind = {
-            "scalar": opcode.matches(*(kind.OPCODE for kind in scalars)),
-            "stat": opcode == isa.Stat.OPCODE,
-            "embed": opcode == isa.Embed.OPCODE,
-            "quant": opcode == isa.Quant.OPCODE,
-            "pass": opcode == isa.Pass.OPCODE,
-            "tile": opcode == isa.Tile.OPCODE,
-            "end": opcode == isa.End.OPCODE,
-        }
-        m.d.comb += [made.word.eq(word), made.bad.eq(bad)]
-        m.d.comb += [made[kind].eq(is_kind[kind] & ~bad) for kind in KINDS]
-        with m.If(is_kind["quant"]):
-            m.d.comb += made.ra.eq(field(word, isa.Quant, "rs"))
-        with m.Elif(is_kind["pass"]):
-            m.d.comb += made.ra.eq(field(word, isa.Pass, "rs"))
-        with m.Else():
-            m.d.comb += made.ra.eq(field(word, isa.Mul, "ra"))
-        return made

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib.wiring import In, Member, Out, connect, flipped
 
 from nomul.model import isa
 from nomul.model.counters import COUNTER_BYTES, EXPOSED, Counter, counter_words
 from nomul.model.isa import INSTRUCTION_BYTES, OPCODE_BITS, Mode
-from nomul.model.protocol import TOKEN_BITS
+from nomul.model.protocol import TOKEN_BITS, Fault
 
 from .fetch import Fetch, ProgramSignature, field
 from .ports import (
@@ -73,6 +75,10 @@ class Sequencer(wiring.Component):
     saturated : ``In(SaturatedLayout)``
     beat : ``In(1)``
         The engine takes a weight beat in this cycle.
+    starved : ``In(1)``
+        It could take one and there is none.
+    loading : ``In(1)``
+        Norms are yet to come from the weight stream.
     give_up : ``In(1)``
         Gives up the token in progress.
     start : ``Out(1)``
@@ -83,6 +89,7 @@ class Sequencer(wiring.Component):
     busy : ``Out(1)``
         From the cycle after a token is taken until its result is taken.
     fresh : ``Out(ArrayLayout(1, lanes))``
+    token : ``Out(TokensLayout(lanes))``
         Of the token in progress.
     counters : ``Out(ArrayLayout(32, counter_words(lanes)))``
         In the order of :class:`nomul.model.counters.Counter`.
@@ -95,30 +102,38 @@ class Sequencer(wiring.Component):
             raise ValueError(f"Sequencer: program_words is {program_words}; it must be at least 2")
         self.lanes = lanes
         self.program_words = program_words
-        super().__init__(
-            {
-                "token_i": In(stream.Signature(TokensLayout(lanes))),
-                "token_o": Out(stream.Signature(data.ArrayLayout(unsigned(TOKEN_BITS), lanes))),
-                "program": Out(ProgramSignature(words=program_words)),
-                "pass_o": Out(stream.Signature(PassLayout(lanes))),
-                "quant_o": Out(stream.Signature(QuantLayout(lanes))),
-                "tile_o": Out(stream.Signature(TileLayout)),
-                "row_o": Out(stream.Signature(RowRequestLayout(lanes))),
-                "stats": In(StatsLayout(lanes)),
-                "idle": In(1),
-                "best": In(data.ArrayLayout(unsigned(TOKEN_BITS), lanes)),
-                "saturated": In(SaturatedLayout),
-                "beat": In(1),
-                "give_up": In(1),
-                "start": Out(1),
-                "flush": Out(1),
-                "busy": Out(1),
-                "fresh": Out(data.ArrayLayout(unsigned(1), lanes)),
-                "counters": Out(
-                    data.ArrayLayout(unsigned(8 * COUNTER_BYTES), counter_words(lanes))
-                ),
-            }
-        )
+        self.hold = Signal()  # something else is not done: no token begins or ends
+        self.broken = Signal(Fault)  # a fault from outside
+        super().__init__(self.members())
+
+    def members(self) -> dict[str, Member]:
+        """Its ports."""
+        lanes = self.lanes
+        return {
+            "token_i": In(stream.Signature(TokensLayout(lanes))),
+            "token_o": Out(stream.Signature(data.ArrayLayout(unsigned(TOKEN_BITS), lanes))),
+            "program": Out(ProgramSignature(words=self.program_words)),
+            "pass_o": Out(stream.Signature(PassLayout(lanes))),
+            "quant_o": Out(stream.Signature(QuantLayout(lanes))),
+            "tile_o": Out(stream.Signature(TileLayout)),
+            "row_o": Out(stream.Signature(RowRequestLayout(lanes))),
+            "stats": In(StatsLayout(lanes)),
+            "idle": In(1),
+            "best": In(data.ArrayLayout(unsigned(TOKEN_BITS), lanes)),
+            "saturated": In(SaturatedLayout),
+            "beat": In(1),
+            "starved": In(1),
+            "loading": In(1),
+            "give_up": In(1),
+            "start": Out(1),
+            "flush": Out(1),
+            "busy": Out(1),
+            "fresh": Out(data.ArrayLayout(unsigned(1), lanes)),
+            "token": Out(TokensLayout(lanes)),
+            "counters": Out(
+                data.ArrayLayout(unsigned(8 * COUNTER_BYTES), counter_words(lanes))
+            ),
+        }
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -129,11 +144,12 @@ class Sequencer(wiring.Component):
         # Token in, token out.
         token = Signal(TokensLayout(self.lanes))
         run, end, fail, giving_up = Signal(), Signal(), Signal(), Signal()
-        error = Signal()
+        error = Signal(Fault)
         m.d.comb += [
             self.fresh.eq(token.fresh),
+            self.token.eq(token),
             self.busy.eq(run | self.token_o.valid),
-            self.token_i.ready.eq(~self.busy & ~self.give_up),
+            self.token_i.ready.eq(~self.busy & ~self.give_up & ~self.hold),
             self.start.eq(self.token_i.valid & self.token_i.ready),
             giving_up.eq(self.busy & self.give_up),
             scalar.clear.eq(self.start),
@@ -142,21 +158,19 @@ class Sequencer(wiring.Component):
         with m.If(self.token_o.ready | giving_up):
             m.d.sync += self.token_o.valid.eq(0)
         with m.If(self.start):
-            m.d.sync += [run.eq(1), error.eq(0), token.eq(self.token_i.payload)]
+            m.d.sync += [run.eq(1), error.eq(Fault.NONE), token.eq(self.token_i.payload)]
         with m.Elif(giving_up):
             m.d.sync += run.eq(0)
         with m.Elif(end | fail):
             m.d.sync += [
                 run.eq(0),
-                error.eq(fail),
+                error.eq(Mux(end, Fault.NONE, Mux(self.broken.any(), self.broken, Fault.PROGRAM))),
                 self.token_o.valid.eq(1),
                 self.token_o.payload.as_value().eq(Mux(fail, 0, self.best.as_value())),
             ]
 
-        fetch = Fetch(words=self.program_words)
-        m.submodules.fetch = ResetInserter(self.start)(fetch)
-        connect(m, fetch.program, flipped(self.program))
-        d, word, valid = fetch.o.payload, fetch.o.payload.word, run & fetch.o.valid
+        instruction = self.fetch(m)
+        d, word, valid = instruction.payload, instruction.payload.word, run & instruction.valid
 
         # Issue: what the decoded instruction needs, and what it does in that cycle.
         settling = Signal(_SETTLE)
@@ -165,7 +179,32 @@ class Sequencer(wiring.Component):
         m.d.sync += still.eq(self.idle & ~self.pass_o.valid & ~settling.any())
         m.d.comb += quiet.eq(still & ~self.pass_o.valid)
         ready = scalar.command.ready
-        go = {
+        go = self.conditions(d, ready, quiet)
+        going = {}
+        for name, condition in go.items():
+            going[name] = Signal(name=f"go_{name}")
+            m.d.comb += going[name].eq(valid & condition)
+        m.d.comb += [
+            instruction.ready.eq(Cat(going.values()).any()),
+            end.eq(valid & d.end & ready & quiet & ~self.hold),
+            fail.eq(valid & d.bad | run & self.broken.any()),
+            scalar.command.valid.eq(valid & (d.scalar | d.stat & quiet)),
+        ]
+        m.d.comb += scalar.command.payload.ra.eq(d.ra)
+        self.work(m, scalar, word, going, token)
+        self.count(m, scalar, word, run, error, going, instruction.valid & (d.stat & ready | d.end) & ~quiet)
+        return m
+
+    def fetch(self, m: Module) -> stream.Interface:
+        """The decoded instructions of a token, from the cycle after ``start`` on."""
+        fetch = Fetch(words=self.program_words)
+        m.submodules.fetch = ResetInserter(self.start)(fetch)
+        connect(m, fetch.program, flipped(self.program))
+        return fetch.o
+
+    def conditions(self, d: Any, ready: Value, quiet: Value) -> dict[str, Value]:
+        """When an instruction of each kind can be issued; all kinds but ``end``."""
+        return {
             "scalar": d.scalar & ready,
             "stat": d.stat & ready & quiet,
             "embed": d.embed & ~self.pass_o.valid & ~self.row_o.valid,
@@ -173,20 +212,6 @@ class Sequencer(wiring.Component):
             "pass": d["pass"] & ready & ~self.pass_o.valid,
             "tile": d.tile & ~self.tile_o.valid,
         }
-        going = {}
-        for name, condition in go.items():
-            going[name] = Signal(name=f"go_{name}")
-            m.d.comb += going[name].eq(valid & condition)
-        m.d.comb += [
-            fetch.o.ready.eq(Cat(going.values()).any()),
-            end.eq(valid & d.end & ready & quiet),
-            fail.eq(valid & d.bad),
-            scalar.command.valid.eq(valid & (d.scalar | d.stat & quiet)),
-        ]
-        m.d.comb += scalar.command.payload.ra.eq(d.ra)
-        self.work(m, scalar, word, going, token)
-        self.count(m, scalar, word, run, error, going, fetch.o.valid & (d.stat & ready | d.end) & ~quiet)
-        return m
 
     def work(
         self, m: Module, scalar: ScalarUnit, word: Signal, going: dict[str, Signal], token: Signal
@@ -274,6 +299,8 @@ class Sequencer(wiring.Component):
 
         causes = [
             (Counter.BEATS, self.beat),
+            (Counter.EXPOSED_LOAD, self.starved & self.loading),
+            (Counter.EXPOSED_MEMORY, self.starved),
             (Counter.EXPOSED_EMBED, ~quantised),
             (Counter.EXPOSED_ACTS, due | product_valid | (owed > 0)),
             (Counter.EXPOSED_DRAIN, draining),

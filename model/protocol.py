@@ -38,6 +38,7 @@ __all__ = [
     "TOKEN_BITS",
     "VERSION",
     "Command",
+    "Fault",
     "Identity",
     "JobState",
     "Region",
@@ -116,6 +117,15 @@ class JobState(IntEnum):
     RUNNING = 1
     FINISHED = 2
     ABORTED = 3
+
+
+class Fault(IntEnum):
+    """Why a token has no result."""
+
+    NONE = 0
+    PROGRAM = 1  #: its program holds what is no instruction
+    MEMORY = 2  #: memory gave a word with an error
+    SILENCE = 3  #: memory does not answer
 
 
 class Region(IntEnum):
