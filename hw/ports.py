@@ -12,7 +12,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from nomul.model import isa
-from nomul.model.numbers import NORM_BITS, VECTOR_LANES
+from nomul.model.numbers import NORM_BITS, STATE_BITS, VECTOR_LANES
 from nomul.model.protocol import SLOT_BITS, TOKEN_BITS
 from nomul.model.scalar import EXPONENT_BITS, MANTISSA_BITS
 
@@ -32,6 +32,7 @@ __all__ = [
     "RowLayout",
     "RowRequestLayout",
     "ScalarLayout",
+    "StateSignature",
     "StatsLayout",
     "SumsLayout",
     "TileLayout",
@@ -165,6 +166,30 @@ class NormSignature(wiring.Signature):
 
     def __init__(self) -> None:
         super().__init__({"address": Out(NORM_ADDRESS_BITS), "data": In(NormLayout)})
+
+
+class StateSignature(wiring.Signature):
+    """Access to the memory of recurrent state, seen from who moves it; while no INPUT pass is at work.
+
+    Members
+    -------
+    address : ``Out``
+        Element.
+    read : ``Out(1)``
+    read_data : ``In(signed(24))``
+        Two cycles after ``read``.
+    write : ``Out(1)``
+    write_data : ``Out(signed(24))``
+    """
+
+    def __init__(self, *, elements: int) -> None:
+        super().__init__({
+            "address": Out(range(max(2, elements))),
+            "read": Out(1),
+            "read_data": In(signed(STATE_BITS)),
+            "write": Out(1),
+            "write_data": Out(signed(STATE_BITS)),
+        })
 
 
 class LogitSignature(wiring.Signature):

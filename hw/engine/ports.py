@@ -69,6 +69,8 @@ class Engine(wiring.Component):
         Weight bytes, coded as :mod:`nomul.model.ternary` says.
     sums : ``Out(stream.Signature({"sum": ArrayLayout(sum_shape, L), "last": 1}))``
         Results; ``last`` ends a tile.
+    tile_end : ``Out(1)``
+        The last weight beat of a tile is taken in this cycle.
     """
 
     #: Cycles from a chunk's last activations being taken to its first weight beat being taken.
@@ -105,6 +107,7 @@ class Engine(wiring.Component):
             "acts": In(stream.Signature(beat)),
             "weights": In(stream.Signature(WeightLayout(bytes_per_beat))),
             "sums": Out(stream.Signature(SumsLayout(lanes, self.sum_shape.width))),
+            "tile_end": Out(1),
         })
 
     @property
@@ -152,6 +155,7 @@ class Engine(wiring.Component):
             walk.available.eq(available),
             walk.valid.eq(self.weights.valid),
             self.weights.ready.eq(walk.ready),
+            self.tile_end.eq(walk.end & walk.beat.final),
         ]
         return walk
 

@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The streamed core in Verilator, against an ideal memory: whole tokens of published sizes."""
+
+from .run import Lane, StreamedSimulation, TokenResult
+
+__all__ = ["Lane", "StreamedSimulation", "TokenResult"]

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A program that runs steps of a streamed core, and what came of them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nomul.hw.build.verilog import convert
+from nomul.hw.ports import TokensLayout
+from nomul.hw.streamed import StreamedCore
+from nomul.model.counters import Counter, counter_words
+from nomul.model.errors import NomulError
+from nomul.model.isa import pack_program
+from nomul.model.memory_map import BLOCK
+from nomul.model.program import Image
+from nomul.model.protocol import Region
+from nomul.model.streamed_config import StreamedConfig
+from nomul.sim.verilate import verilate
+
+__all__ = ["FEED_BACK", "Lane", "StreamedSimulation", "TokenResult", "write_image"]
+
+FEED_BACK = 0xFFFF  #: Token that stands for the lane's latest arg-max.
+
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lane:
+    """What a lane does in a step; see :func:`nomul.hw.ports.TokensLayout`."""
+
+    token: int = 0
+    slot: int = 0
+    fresh: bool = False
+    active: bool = True
+    logits: bool = False
+
+    @property
+    def word(self) -> int:
+        """As the simulation reads it."""
+        flags = self.fresh | self.active << 1 | self.logits << 2
+        return self.token | self.slot << 16 | flags << 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenResult:
+    """What a step gave.
+
+    Attributes
+    ----------
+    best : list of int
+        Arg-max of each lane.
+    cycles : int
+        From the token offered until the core is idle again.
+    words : int
+        Read from memory.
+    seconds : float
+        Wall clock.
+    counters : dict
+        By :class:`~nomul.model.counters.Counter` in lower case.
+    logits : dict
+        Int array by lane, of those that wanted them.
+    """
+
+    best: list[int]
+    cycles: int
+    words: int
+    seconds: float
+    counters: dict[str, int]
+    logits: dict[int, np.ndarray]
+
+
+def write_image(image: Image, file: Path) -> None:
+    """The bytes of an image as they lie in memory; what the core writes is left out."""
+    assert image.map is not None
+    with open(file, "wb") as out:
+        program = pack_program(image.program)
+        for _, address, part in image.map.parts(program, image.weights, image.embeddings):
+            out.seek(address)
+            part.tofile(out)
+        out.truncate(image.map.image_bytes)
+
+
+class StreamedSimulation:
+    """A core of a configuration, compiled with Verilator.
+
+    Parameters
+    ----------
+    config : StreamedConfig
+    latency : int
+        Cycles from a command to its first word.
+    progress : callable
+        Called with a line when long work begins.
+    """
+
+    def __init__(
+        self,
+        config: StreamedConfig,
+        *,
+        latency: int = 20,
+        progress: Callable[[str], None] = lambda line: None,
+    ):
+        self.config = config
+        self.latency = latency
+        defines = {
+            "TOKENS": TokensLayout(config.lanes).size, "LANES": config.lanes,
+            "WORD": config.word_bytes,
+        }  # fmt: skip
+        head = "".join(f"`define {name} {value}\n" for name, value in defines.items())
+        files = {
+            "core.v": convert(StreamedCore(config=config), "core"),
+            "streamed.v": head + (_HERE / "streamed.v").read_text(),
+            "main.cpp": (_HERE / "main.cpp").read_text(),
+            "trace.h": (_HERE / "trace.h").read_text(),
+        }
+        self._program = verilate("streamed", files, what="simulated core", progress=progress)
+
+    def run(
+        self,
+        image: Image,
+        steps: Sequence[Sequence[Lane]],
+        *,
+        file: Path | None = None,
+        trace: Path | None = None,
+        limit_s: float = 600.0,
+        cycles_max: int = 1 << 28,
+    ) -> list[TokenResult]:
+        """Runs steps, each of one token for every lane, from empty states.
+
+        Parameters
+        ----------
+        image : Image
+        steps : sequence of sequences of Lane
+        file : Path, optional
+            The image as :func:`write_image` left it; else it is written for this run.
+        trace : Path, optional
+            Where what the core stores is written.
+        limit_s : float
+            Wall-clock seconds for all of it.
+        cycles_max : int
+            Most cycles of a step.
+
+        Raises
+        ------
+        NomulError
+            If the core does not finish.
+        """
+        self.config.check(image)
+        assert image.map is not None
+        for step in steps:
+            if len(step) != self.config.lanes:
+                raise NomulError(f"steps: one has {len(step)} lanes, the core {self.config.lanes}")
+        settings = [
+            self.config.lanes, self.config.word_bytes, self.config.memory_bytes, self.latency,
+            cycles_max, Region.COUNTERS.base, counter_words(self.config.lanes),
+            image.map.logits * BLOCK if self.config.logits == "memory" else 0,
+            image.map.logits_stride * BLOCK, image.geometry.vocab,
+        ]  # fmt: skip
+        with tempfile.TemporaryDirectory(prefix="nomul-") as folder:
+            work = Path(folder)
+            (work / "settings").write_text("\n".join(map(str, settings)))
+            words = np.array([[lane.word for lane in step] for step in steps], dtype="<u4")
+            words.tofile(work / "steps")
+            if file is None:
+                file = work / "image"
+                write_image(image, file)
+            names = [work / "settings", file, work / "steps", work / "results", trace or ""]
+            try:
+                done = subprocess.run(
+                    [str(self._program), *map(str, names)], stdin=subprocess.DEVNULL,
+                    capture_output=True, text=True, timeout=limit_s, check=False,
+                )  # fmt: skip
+            except subprocess.TimeoutExpired:
+                raise NomulError(f"simulated core: {len(steps)} steps took more than {limit_s:g} s") from None
+            if done.returncode:
+                raise NomulError((done.stderr.strip().splitlines() or ["simulated core: it failed"])[-1])
+            return [_result(line) for line in (work / "results").read_text().splitlines()]
+
+
+def _result(line: str) -> TokenResult:
+    found = json.loads(line)
+    counters = {
+        c.name.lower(): found["counters"][c] for c in Counter if c is not Counter.LOGIT_SCALE
+    }
+    logits = {int(k): np.array(v, dtype=np.int64) for k, v in found.pop("logits").items()}
+    del found["counters"]
+    found.pop("commands")
+    return TokenResult(**found, counters=counters, logits=logits)
