@@ -21,7 +21,6 @@
 #include <vector>
 
 #include "Vstreamed.h"
-#include "trace.h"
 #include "verilated.h"
 
 namespace {
@@ -62,6 +61,36 @@ template <typename Port> uint64_t get_bits(const Port& port, unsigned at, unsign
 template <typename Port> void load_word(Port& port, const uint8_t* bytes, size_t count) {
     std::memcpy(&port, bytes, count);
 }
+
+// What the core stores, as records of 64 bits: kind << 32 | value. The kinds are in the order of nomul.sim.streamed.trace.
+class Trace {
+public:
+    Trace(FILE* file, unsigned lanes) : file_{file}, lanes_{lanes} {}
+
+    void cycle(const Vstreamed& core) {
+        if (core.seen_acts) put(0, core.acts);
+        if (core.seen_sums)
+            for (unsigned k = 0; k < lanes_; ++k) put(1, uint32_t(get_bits(core.sums, 32 * k, 32)));
+        if (core.seen_store) put(2, core.store);
+        if (core.seen_keep) put(3, core.keep);
+        if (core.seen_h) put(4, core.h);
+        if (core.seen_activated) put(5, core.activated);
+    }
+
+    void step_ends() {
+        put(0xff, 0);
+        std::fwrite(records_.data(), 8, records_.size(), file_);
+        std::fflush(file_);
+        records_.clear();
+    }
+
+private:
+    void put(uint64_t kind, uint32_t value) { records_.push_back(kind << 32 | value); }
+
+    FILE* file_;
+    unsigned lanes_;
+    std::vector<uint64_t> records_;
+};
 
 class Memory {
 public:
@@ -125,7 +154,7 @@ private:
 
 class Bench {
 public:
-    Bench(const Settings& s, const char* image, FILE* trace) : s_{s}, memory_{s, image}, trace_{trace} {
+    Bench(const Settings& s, const char* image, Trace* trace) : s_{s}, memory_{s, image}, trace_{trace} {
         core_.rst = 1;
         core_.token_valid = core_.result_ready = core_.bus_read = core_.bus_write = core_.give_up = 0;
         for (int k = 0; k < 8; ++k) tick();
@@ -140,7 +169,7 @@ public:
         memory_.cycle(core_, cycles_);
         core_.clk = 0;
         core_.eval();
-        if (trace_) trace(core_, trace_);
+        if (trace_) trace_->cycle(core_);
         core_.clk = 1;
         core_.eval();
         ++cycles_;
@@ -206,11 +235,7 @@ public:
             results << "]";
         }
         results << "}}" << std::endl;
-        if (trace_) {
-            const uint64_t mark = ~0ull;  // a step ends
-            std::fwrite(&mark, 8, 1, trace_);
-            std::fflush(trace_);
-        }
+        if (trace_) trace_->step_ends();
     }
 
 private:
@@ -227,7 +252,7 @@ private:
     const Settings& s_;
     Vstreamed core_;
     Memory memory_;
-    FILE* trace_;
+    Trace* trace_;
     uint64_t cycles_ = 0;
     std::vector<uint32_t> latest_;
 };
@@ -246,7 +271,8 @@ int main(int argc, char** argv) {
     std::ofstream results(argv[4]);
     FILE* trace = *argv[5] ? std::fopen(argv[5], "wb") : nullptr;
     if (!steps || !results || (*argv[5] && !trace)) die("cannot open steps, results or trace");
-    Bench bench(s, argv[2], trace);
+    Trace records(trace, unsigned(s.lanes));
+    Bench bench(s, argv[2], trace ? &records : nullptr);
     std::vector<uint32_t> words(s.lanes);
     while (steps.read(reinterpret_cast<char*>(words.data()), std::streamsize(4 * s.lanes))) bench.step(words, results);
     if (trace) std::fclose(trace);

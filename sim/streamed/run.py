@@ -15,6 +15,7 @@ import numpy as np
 from nomul.hw.build.verilog import convert
 from nomul.hw.ports import TokensLayout
 from nomul.hw.streamed import StreamedCore
+from nomul.hw.streamed.observed import ObservedCore
 from nomul.model.counters import Counter, counter_words
 from nomul.model.errors import NomulError
 from nomul.model.isa import pack_program
@@ -114,10 +115,9 @@ class StreamedSimulation:
         }  # fmt: skip
         head = "".join(f"`define {name} {value}\n" for name, value in defines.items())
         files = {
-            "core.v": convert(StreamedCore(config=config), "core"),
+            "core.v": convert(ObservedCore(core=StreamedCore(config=config)), "core"),
             "streamed.v": head + (_HERE / "streamed.v").read_text(),
             "main.cpp": (_HERE / "main.cpp").read_text(),
-            "trace.h": (_HERE / "trace.h").read_text(),
         }
         self._program = verilate("streamed", files, what="simulated core", progress=progress)
 

@@ -9,7 +9,9 @@ module streamed(
     output [38:0] command_payload, output command_valid, input command_ready,
     output [8*`WORD-1:0] write_payload, output write_valid, input write_ready,
     input read_valid, input [8*`WORD-1:0] read_data, input read_error, input write_error,
-    input give_up, output busy
+    input give_up, output busy,
+    output seen_acts, seen_sums, seen_store, seen_keep, seen_h, seen_activated,
+    output [31:0] acts, store, keep, h, activated, output [32*`LANES-1:0] sums
 );
     reg reset = 1;
     always @(posedge clk) reset <= rst;
@@ -24,6 +26,9 @@ module streamed(
         .memory__write__payload(write_payload), .memory__write__valid(write_valid), .memory__write__ready(write_ready),
         .memory__read_valid(read_valid), .memory__read_data(read_data), .memory__read_error(read_error),
         .memory__write_error(write_error),
-        .abort(give_up), .busy(busy)
+        .abort(give_up), .busy(busy),
+        .seen_acts(seen_acts), .seen_sums(seen_sums), .seen_store(seen_store), .seen_keep(seen_keep), .seen_h(seen_h),
+        .seen_activated(seen_activated),
+        .acts(acts), .sums(sums), .store(store), .keep(keep), .h(h), .activated(activated)
     );
 endmodule
