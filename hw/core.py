@@ -30,6 +30,7 @@ from .memory import (
 from .ports import ActsLayout
 from .sequencer import Sequencer
 from .vector import VectorUnit
+from .vector.turns import BLOCK
 
 __all__ = ["Core"]
 
@@ -72,10 +73,11 @@ class Core(wiring.Component):
             lanes=lanes,
             hidden=config.hidden,
             intermediate=config.intermediate,
-            layers=config.layers,
+            state_elements=lanes * config.layers * config.hidden,
             inputs=row,
             bytes_per_beat=config.bytes_per_beat,
             vocab=config.vocab,
+            rows=max(config.tile_outputs, 2 * BLOCK),
         )
         self.program = ProgramMemory(words=config.program_words)
         self.weights = WeightMemory(
@@ -147,11 +149,14 @@ class Core(wiring.Component):
         connect(m, flipped(self.bus), decoder.bus)
         m.d.comb += [
             sequencer.stats.eq(vector.stats),
+            vector.stats_lane.eq(sequencer.stats_lane),
             sequencer.idle.eq(vector.idle),
             sequencer.best.eq(vector.best.index),
             sequencer.saturated.eq(vector.saturated),
             sequencer.beat.eq(engine.weights.valid & engine.weights.ready),
-            vector.fresh.eq(sequencer.fresh),
+            vector.fresh.eq(sequencer.token.fresh),
+            vector.active.eq(sequencer.token.active),
+            vector.base.as_value().eq(0),
             weights.restart.eq(sequencer.start),
             counters.words_i.eq(sequencer.counters),
         ]

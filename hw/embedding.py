@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from amaranth.hdl import Module, Mux, Signal, Value, unsigned
+from amaranth.hdl import Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -25,8 +25,9 @@ class EmbeddingMemory(wiring.Component):
     """Embeddings, and rows of them as a stream.
 
     The row of a token begins at byte ``token · stride``: two bytes of scale (unsigned, little
-    endian), then elements of one signed byte. Lanes are read in turns, so a row element comes every
-    ``L`` cycles. Elements from beyond the memory are undefined.
+    endian), then elements of one signed byte. The rows of the lanes are read one behind the other,
+    each when the last element of the one before was taken.
+    Elements from beyond the memory are undefined.
 
     Parameters
     ----------
@@ -39,8 +40,8 @@ class EmbeddingMemory(wiring.Component):
     -------
     request : ``In(stream.Signature(RowRequestLayout(lanes)))``
         A request is taken when the last element of the one before it was.
-    rows : ``Out(stream.Signature(RowLayout(lanes)))``
-        Scales hold for the whole row.
+    rows : ``Out(stream.Signature(RowLayout))``
+        All elements of lane 0, all of lane 1, and so on.
     bus : ``Out(BusSignature())``
         4 cycles; while no row is read.
     """
@@ -54,14 +55,14 @@ class EmbeddingMemory(wiring.Component):
         super().__init__(
             {
                 "request": In(stream.Signature(RowRequestLayout(lanes))),
-                "rows": Out(stream.Signature(RowLayout(lanes))),
+                "rows": Out(stream.Signature(RowLayout)),
                 "bus": Out(BusSignature()),
             }
         )
 
     def cycles(self, elements: int) -> int:
         """Cycles from a request taken to the last element offered, without stalls."""
-        return 6 + (_SCALE_BYTES + elements) * self.lanes
+        return (7 + _SCALE_BYTES + elements) * self.lanes - 1
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -71,57 +72,80 @@ class EmbeddingMemory(wiring.Component):
         valid = offset < self.size
         answer(m, self.bus, valid=valid, latency=4)
 
-        # Addresses: byte 0 of each lane, byte 1, … of the rows.
+        # Addresses: the bytes of lane 0's row, of lane 1's, …
         asked, elements = self.request.payload, len(self.request.payload.elements)
         accept, reading = Signal(), Signal()
-        left = Signal(elements)  # elements to be taken
-        rest = Signal(elements + 1)  # bytes of each lane to be addressed
-        pointers = Signal(data.ArrayLayout(unsigned(bits), self.lanes))
-        m.submodules.slice = near = Slice(shape=data.ArrayLayout(unsigned(8), self.lanes))
+        count = Signal(elements)
+        token, stride = Signal.like(asked.token[0]), Signal.like(asked.stride)  # of a row to begin
+        left = Signal(elements)  # elements of a row to be taken
+        rest = Signal(elements + 1)  # bytes of a row to be addressed
+        pointer = Signal(bits)
+        m.submodules.slice = near = Slice(shape=signed(8))
         go = near.i.ready
-        tag = data.StructLayout(
-            {"valid": 1, "low": 1, "high": 1, "lane": range(max(2, self.lanes))}
-        )
+        tag = data.StructLayout({"valid": 1, "low": 1, "high": 1})
         at = Signal(bits)
         tags = [Signal(tag, name=f"tag{k}") for k in range(4)]  # address, block RAM, bank, byte
         to_low, to_high = Signal(), Signal()
-        lane = Signal(range(max(2, self.lanes)))
-        last_lane = lane == self.lanes - 1
-        m.d.comb += [
-            self.request.ready.eq(left == 0),
-            accept.eq(self.request.valid & self.request.ready),
-            reading.eq(rest != 0),
-        ]
+        m.d.comb += reading.eq(rest != 0)
+        if self.lanes == 1:
+            m.d.comb += [
+                self.request.ready.eq(left == 0),
+                accept.eq(self.request.valid & self.request.ready),
+                token.eq(asked.token[0]),
+                stride.eq(asked.stride),
+                count.eq(asked.elements),
+            ]
+        else:
+            later = Signal(asked.shape(), reset_less=True)  # rows of further lanes, the next one first
+            waiting = Signal(range(self.lanes))
+            new = Signal()
+            m.d.comb += [
+                self.request.ready.eq((left == 0) & (waiting == 0)),
+                new.eq(self.request.valid & self.request.ready),
+                accept.eq(new | ((left == 0) & (waiting != 0))),
+                token.eq(Mux(new, asked.token[0], later.token[0])),
+                stride.eq(Mux(new, asked.stride, later.stride)),
+                count.eq(Mux(new, asked.elements, later.elements)),
+            ]
+            with m.If(accept):
+                m.d.sync += waiting.eq(waiting - 1)
+                m.d.sync += [
+                    later.token[k - 1].eq(Mux(new, asked.token[k], later.token[k]))
+                    for k in range(1, self.lanes)
+                ]
+            with m.If(new):
+                m.d.sync += [
+                    waiting.eq(self.lanes - 1),
+                    later.stride.eq(asked.stride),
+                    later.elements.eq(asked.elements),
+                ]
         with m.If(go):
             m.d.sync += [b.eq(a) for a, b in pairwise(tags)]
             m.d.sync += tags[0].valid.eq(reading)
         with m.If(go & reading):
             m.d.sync += [
-                at.eq(pointers[lane]),
-                pointers[lane].eq(pointers[lane] + 1),
+                at.eq(pointer),
+                pointer.eq(pointer + 1),
                 tags[0].low.eq(to_low),
                 tags[0].high.eq(to_high),
-                tags[0].lane.eq(lane),
-                lane.eq(Mux(last_lane, 0, lane + 1)),
+                rest.eq(rest - 1),
+                to_low.eq(0),
+                to_high.eq(to_low),
             ]
-            with m.If(last_lane):
-                m.d.sync += [rest.eq(rest - 1), to_low.eq(0), to_high.eq(to_low)]
         with m.If(touched):
             m.d.sync += [at.eq(offset), tags[0].valid.eq(0)]
-        starts = [Signal(bits, name=f"start_{k}", reset_less=True) for k in range(self.lanes)]
+        start = Signal(bits, reset_less=True)
         begin = Signal()
-        m.d.sync += begin.eq(accept)
-        m.d.sync += [s.eq(t * asked.stride) for s, t in zip(starts, asked.token, strict=True)]
+        m.d.sync += [begin.eq(accept), start.eq(token * stride)]
         with m.If(begin):
             m.d.sync += [
                 rest.eq(left + _SCALE_BYTES),
                 to_low.eq(1),
                 to_high.eq(0),
-                lane.eq(0),
-                *(pointer.eq(start) for pointer, start in zip(pointers, starts, strict=True)),
+                pointer.eq(start),
             ]
         with m.If(accept):
-            m.d.sync += left.eq(asked.elements)
+            m.d.sync += left.eq(count)
         with m.Elif(self.rows.valid & self.rows.ready):
             m.d.sync += left.eq(left - 1)
 
@@ -161,23 +185,20 @@ class EmbeddingMemory(wiring.Component):
             m.d.sync += [number.eq(at >> _BANK_BITS), chosen.eq(1 << number), byte.eq(picked)]
         m.d.comb += self.bus.read_data.eq(byte)
 
-        # Bytes of all lanes to a row element.
+        # Bytes to elements and a scale.
         got = tags[-1]
-        values = Signal(data.ArrayLayout(unsigned(8), self.lanes))  # the last lane's goes past it
-        scales = Signal(data.ArrayLayout(unsigned(8 * _SCALE_BYTES), self.lanes))
+        scale = Signal(8 * _SCALE_BYTES)
         with m.If(go & got.valid):
-            m.d.sync += values[got.lane].eq(byte)
             with m.If(got.low):
-                m.d.sync += scales[got.lane][:8].eq(byte)
+                m.d.sync += scale[:8].eq(byte)
             with m.If(got.high):
-                m.d.sync += scales[got.lane][8:].eq(byte)
+                m.d.sync += scale[8:].eq(byte)
         m.d.comb += [
-            near.i.valid.eq(got.valid & ~got.low & ~got.high & (got.lane == self.lanes - 1)),
-            near.i.payload.eq(values),
-            near.i.payload[self.lanes - 1].eq(byte),
+            near.i.valid.eq(got.valid & ~got.low & ~got.high),
+            near.i.payload.eq(byte.as_signed()),
             near.o.ready.eq(self.rows.ready),
             self.rows.valid.eq(near.o.valid),
-            self.rows.payload.value.as_value().eq(near.o.payload.as_value()),
-            self.rows.payload.scale.eq(scales),
+            self.rows.payload.value.eq(near.o.payload),
+            self.rows.payload.scale.eq(scale),
         ]
         return m

@@ -385,7 +385,8 @@ class LogitsMemory(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         bits = plane_bits(self.vocab)
-        ram = block_ram(m, "ram", shape=unsigned(self.bits * self.lanes), depth=self.vocab)
+        depth = (self.lanes - 1 << bits) + self.vocab
+        ram = block_ram(m, "ram", shape=signed(self.bits), depth=depth)
         get, put = ram.read_port(), ram.write_port()
         byte, index = _split(self.bus.address, LOGIT_BYTES)
         token, lane = index[:bits], index[bits:]
@@ -393,15 +394,16 @@ class LogitsMemory(wiring.Component):
         answer(m, self.bus, valid=valid, latency=4)
         m.d.sync += [
             put.en.eq(self.port.valid),
-            put.addr.eq(self.port.index),
+            put.addr.eq(Cat(self.port.index[:bits], self.port.lane)),
             put.data.eq(self.port.sum),
         ]
-        out = Signal(data.ArrayLayout(signed(self.bits), self.lanes), reset_less=True)
+        out = Signal(signed(self.bits), reset_less=True)
         word = Signal(signed(8 * LOGIT_BYTES))
         m.d.comb += [
-            get.addr.eq(token),
+            get.addr.eq(index),
             get.en.eq(~put.en),
-            word.eq(out[lane] if self.lanes > 1 else out[0]),
+            word.eq(out),
+            self.port.room.eq(1),
         ]
         m.d.sync += [
             out.eq(get.data),

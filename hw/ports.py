@@ -19,8 +19,10 @@ from nomul.model.scalar import EXPONENT_BITS, MANTISSA_BITS
 __all__ = [
     "BURST_WORDS",
     "EMBED",
+    "LOGITS_COMING",
     "NORM_ADDRESS_BITS",
     "NORM_LATENCY",
+    "STATE_ADDRESS_BITS",
     "ActsLayout",
     "LogitSignature",
     "MemoryCommandLayout",
@@ -59,8 +61,11 @@ def _width(kind: type, name: str) -> int:
 _OUTPUTS = _width(isa.Pass, "outputs")
 _ELEMENTS = _width(isa.Quant, "elements")
 NORM_ADDRESS_BITS = _width(isa.Quant, "norm")
+STATE_ADDRESS_BITS = _width(isa.Pass, "address")
 
 BURST_WORDS = 64  #: Most words of a burst at a memory.
+
+LOGITS_COMING = 8  #: Most logits that come after ``room`` has fallen.
 
 #: A burst: ``address`` of its first word, number of words less one.
 MemoryCommandLayout = data.StructLayout({"address": 32, "last": range(BURST_WORDS), "write": 1})
@@ -70,6 +75,9 @@ ScalarLayout = data.StructLayout({"mantissa": MANTISSA_BITS, "exponent": signed(
 
 #: Beats of the quantiser to the engine: four activations; ``last`` ends a chunk of all lanes.
 ActsLayout = data.StructLayout({"x": data.ArrayLayout(signed(8), VECTOR_LANES), "last": 1})
+
+#: An element of an embedding row, with the scale of its row.
+RowLayout = data.StructLayout({"value": signed(8), "scale": 16})
 
 #: A tile for the engine: the next ``outputs · chunks`` weight beats.
 TileLayout = data.StructLayout({"outputs": _OUTPUTS, "chunks": _width(isa.Tile, "chunks")})
@@ -126,25 +134,17 @@ def RowRequestLayout(lanes: int) -> data.StructLayout:
     })
 
 
-def RowLayout(lanes: int) -> data.StructLayout:
-    """One element of each lane's embedding row, with the scales of the rows."""
-    return data.StructLayout({
-        "value": data.ArrayLayout(signed(8), lanes),
-        "scale": data.ArrayLayout(unsigned(16), lanes),
-    })
-
-
 def SumsLayout(lanes: int, bits: int) -> data.StructLayout:
     """A finished output of the engine: exact sums of ``bits``; ``last`` ends a tile."""
     return data.StructLayout({"sum": data.ArrayLayout(signed(bits), lanes), "last": 1})
 
 
-def StatsLayout(lanes: int) -> data.StructLayout:
-    """What the latest reducing pass leaves behind, exact integers, per lane."""
+def StatsLayout() -> data.StructLayout:
+    """What the latest reducing pass leaves behind in one lane, exact integers."""
     return data.StructLayout({
-        "max": data.ArrayLayout(data.ArrayLayout(unsigned(MAX_BITS), lanes), MAXIMA),
-        "squares": data.ArrayLayout(unsigned(SQUARES_BITS), lanes),
-        "sums": data.ArrayLayout(unsigned(SUMS_BITS), lanes),
+        "max": data.ArrayLayout(unsigned(MAX_BITS), MAXIMA),
+        "squares": SQUARES_BITS,
+        "sums": SUMS_BITS,
     })
 
 
@@ -168,12 +168,38 @@ class NormSignature(wiring.Signature):
         super().__init__({"address": Out(NORM_ADDRESS_BITS), "data": In(NormLayout)})
 
 
-class StateSignature(wiring.Signature):
-    """Access to the memory of recurrent state, seen from who moves it; while no INPUT pass is at work.
+class LogitSignature(wiring.Signature):
+    """Logits as the vector unit finds them, one at a time, seen from the vector unit.
 
     Members
     -------
-    address : ``Out``
+    valid : ``Out(1)``
+    index : ``Out(16)``
+    lane : ``Out(range(max(lanes, 2)))``
+    sum : ``Out(signed(bits))``
+    room : ``In(1)``
+        While it is low no further sum is taken; up to :data:`LOGITS_COMING` may still come.
+    """
+
+    def __init__(self, *, lanes: int, bits: int) -> None:
+        super().__init__({
+            "valid": Out(1),
+            "index": Out(TOKEN_BITS),
+            "lane": Out(range(max(lanes, 2))),
+            "sum": Out(signed(bits)),
+            "room": In(1),
+        })
+
+
+class StateSignature(wiring.Signature):
+    """A second access to the memory of recurrent states, seen from who uses it.
+
+    Only while no INPUT pass is at work or in the pipeline. A read and a write exclude each other. What is written
+    can be read by the next cycle's address. Left alone it costs nothing.
+
+    Members
+    -------
+    address : ``Out(20)``
         Element.
     read : ``Out(1)``
     read_data : ``In(signed(24))``
@@ -182,31 +208,13 @@ class StateSignature(wiring.Signature):
     write_data : ``Out(signed(24))``
     """
 
-    def __init__(self, *, elements: int) -> None:
+    def __init__(self) -> None:
         super().__init__({
-            "address": Out(range(max(2, elements))),
+            "address": Out(STATE_ADDRESS_BITS),
             "read": Out(1),
             "read_data": In(signed(STATE_BITS)),
             "write": Out(1),
             "write_data": Out(signed(STATE_BITS)),
-        })
-
-
-class LogitSignature(wiring.Signature):
-    """Logits as the vector unit finds them, seen from the vector unit; never stalls.
-
-    Members
-    -------
-    valid : ``Out(1)``
-    index : ``Out(16)``
-    sum : ``Out(ArrayLayout(signed(bits), lanes))``
-    """
-
-    def __init__(self, *, lanes: int, bits: int) -> None:
-        super().__init__({
-            "valid": Out(1),
-            "index": Out(TOKEN_BITS),
-            "sum": Out(data.ArrayLayout(signed(bits), lanes)),
         })
 
 

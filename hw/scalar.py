@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, signed, unsigned
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -29,6 +27,14 @@ _INVERSES = (isa.Recip.OPCODE, isa.Rsqrt.OPCODE)
 _EXPONENT_MAX = (1 << EXPONENT_BITS - 1) - 1
 _EXPONENT_MIN = -(1 << EXPONENT_BITS - 1)
 _GROUP = 8  # bits that normalisation looks at together
+_LATENCY = {  # cycles from an operand to its result
+    isa.Const.OPCODE: 1,
+    isa.Mul.OPCODE: 3,
+    isa.Stat.OPCODE: 2,
+    isa.Add.OPCODE: 4,
+    isa.Recip.OPCODE: 4,
+    isa.Rsqrt.OPCODE: 4,
+}
 
 #: A scalar instruction: ``op`` is its opcode; fields that it lacks are ignored.
 CommandLayout = data.StructLayout(
@@ -69,10 +75,10 @@ def _pick(one_hot: Value, choices: list[Value]) -> Value:
 class ScalarUnit(wiring.Component):
     """Scalar registers of every lane, and the instructions that work on them, bit for bit.
 
-    Commands are executed in order, one at a time, in all lanes at once. One that is taken in a
-    cycle is complete ``LATENCY`` cycles later; in that cycle the next one can be taken, and sees
-    the result. So a Stat that is taken when the statistics become valid, and a Recip of it, give
-    the value of a register after 2 + 4 cycles.
+    Commands are executed in order, one at a time, in one pipeline that the lanes enter one behind the other. One
+    that is taken in a cycle is complete ``latency(op, lanes)`` cycles later; in that cycle the next one can be
+    taken, and sees the result. So with one lane a Stat that is taken when the statistics become valid, and a Recip
+    of it, give the value of a register after 2 + 4 cycles.
 
     .. code-block:: text
 
@@ -81,7 +87,7 @@ class ScalarUnit(wiring.Component):
         value                                   |recip's result
 
     Reading a register that was not written since ``clear`` gives zero. One table of inverses
-    (DP16KD) and two multipliers (MULT18X18D) a lane.
+    (DP16KD) and two multipliers (MULT18X18D) whatever the lanes.
 
     Parameters
     ----------
@@ -91,24 +97,16 @@ class ScalarUnit(wiring.Component):
     Members
     -------
     command : ``In(stream.Signature(CommandLayout))``
-    stats : ``In(StatsLayout(lanes))``
-        Read in the cycle in which a Stat is taken.
+    stats_lane : ``Out(range(max(lanes, 2)))``
+        0 while ``command.ready`` is high; then lane 1, 2, … in the cycles after a Stat is taken.
+    stats : ``In(StatsLayout())``
+        Of lane ``stats_lane``, in the same cycle.
     clear : ``In(1)``
         Sets all registers to zero; while no command is in progress.
     value : ``Out(ArrayLayout(ScalarLayout, lanes))``
         Register ``ra`` of the command offered, valid or not, after all commands taken; look at it
         while ``command.ready`` is high.
     """
-
-    #: Cycles from a command to the next one, by opcode.
-    LATENCY: ClassVar[dict[int, int]] = {
-        isa.Const.OPCODE: 1,
-        isa.Mul.OPCODE: 3,
-        isa.Stat.OPCODE: 2,
-        isa.Add.OPCODE: 4,
-        isa.Recip.OPCODE: 4,
-        isa.Rsqrt.OPCODE: 4,
-    }
 
     def __init__(self, *, lanes: int):
         if lanes < 1:
@@ -117,16 +115,22 @@ class ScalarUnit(wiring.Component):
         super().__init__(
             {
                 "command": In(stream.Signature(CommandLayout)),
-                "stats": In(StatsLayout(lanes)),
+                "stats_lane": Out(range(max(lanes, 2))),
+                "stats": In(StatsLayout()),
                 "clear": In(1),
                 "value": Out(data.ArrayLayout(ScalarLayout, lanes)),
             }
         )
 
+    @staticmethod
+    def latency(op: int, lanes: int) -> int:
+        """Cycles from a command with that opcode to the next one."""
+        return _LATENCY[op] + lanes - 1
+
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        offered = self.command.payload
-        remaining = Signal(range(max(self.LATENCY.values()) + 1))
+        offered, lanes = self.command.payload, self.lanes
+        remaining = Signal(range(max(_LATENCY.values()) + lanes))
         accept, finish = Signal(), Signal()
         op, rd = Signal.like(offered.op), Signal.like(offered.rd)
         m.d.comb += [
@@ -144,87 +148,118 @@ class ScalarUnit(wiring.Component):
         with m.If(accept):
             m.d.sync += [op.eq(offered.op), rd.eq(offered.rd)]
             with m.Switch(offered.op):
-                for opcode, cycles in self.LATENCY.items():
+                for opcode in _LATENCY:
                     with m.Case(opcode):
-                        m.d.sync += remaining.eq(cycles)
+                        m.d.sync += remaining.eq(self.latency(opcode, lanes))
 
-        for number in range(self.lanes):
-            m.submodules[f"lane{number}"] = lane = _Lane()
-            maxima = [self.stats.max[k][number] for k in range(MAXIMA)]
-            statistics = {
-                **dict(enumerate(maxima)),
-                Statistic.SQUARES: self.stats.squares[number],
-                Statistic.SUMS: self.stats.sums[number],
-            }
-            with m.Switch(offered.statistic):
-                for which, value in statistics.items():
-                    with m.Case(which):
-                        m.d.comb += lane.statistic.eq(value)
+        # Lane 0 enters when the command is taken, the others behind it.
+        m.submodules.pipeline = pipeline = _Pipeline(aligned=lanes > 1)
+        entering = Signal(CommandLayout)
+        enter, write, write_lane = Signal(), Signal(), Signal.like(self.stats_lane)
+        lane = Signal.like(self.stats_lane)  # that may enter
+        if lanes > 1:
+            taken = Signal(CommandLayout)
+            with m.If(accept):
+                m.d.sync += [taken.eq(offered), lane.eq(1)]
+            with m.Elif(lane != 0):
+                m.d.sync += lane.eq(Mux(lane == lanes - 1, 0, lane + 1))
             m.d.comb += [
-                lane.accept.eq(accept),
-                lane.finish.eq(finish),
-                lane.offered.eq(offered),
-                lane.op.eq(op),
-                lane.rd.eq(rd),
-                lane.known_a.eq(written.bit_select(offered.ra, 1)),
-                lane.known_b.eq(written.bit_select(offered.rb, 1)),
-                self.value[number].eq(lane.value),
+                entering.eq(Mux(lane == 0, offered, taken)),
+                enter.eq(accept | (lane != 0)),
+                write.eq((remaining != 0) & (remaining <= lanes)),
+                write_lane.eq(lanes - remaining),
             ]
+        else:
+            m.d.comb += [entering.eq(offered), enter.eq(accept), write.eq(finish)]
+        m.d.comb += self.stats_lane.eq(lane)
+
+        # Registers: read in the cycle in which they are written, they give the result. Operand a of
+        # all lanes is shown; operand b is read by the lane that enters.
+        result = pipeline.result
+        same_a, same_b = finish & (rd == entering.ra), finish & (rd == entering.rb)
+        known_a = written.bit_select(entering.ra, 1)
+        known_b = written.bit_select(entering.rb, 1)
+        shape = Shape.cast(ScalarLayout)
+        for number in range(lanes):
+            m.submodules[f"lane{number}"] = registers = memory.Memory(
+                shape=shape, depth=isa.REGISTERS, init=[]
+            )
+            put, get = registers.write_port(), registers.read_port(domain="comb")
+            m.d.comb += [
+                put.en.eq(write & (write_lane == number)),
+                put.addr.eq(rd),
+                put.data.eq(result),
+                get.addr.eq(entering.ra),
+            ]
+            kept = Mux(known_a | same_a, get.data, 0)
+            if number == lanes - 1:  # the last one is just being written
+                kept = Mux(same_a, result.as_value(), Mux(known_a, get.data, 0))
+            m.d.comb += self.value[number].as_value().eq(kept)
+        m.submodules.others = others = memory.Memory(
+            shape=shape, depth=isa.REGISTERS * lanes, init=[]
+        )
+        put, get = others.write_port(), others.read_port(domain="comb")
+        m.d.comb += [
+            put.en.eq(write),
+            put.addr.eq(Cat(rd, write_lane)),
+            put.data.eq(result),
+            get.addr.eq(Cat(entering.rb, lane)),
+        ]
+        if lanes == 1:
+            b = Mux(same_b, result.as_value(), Mux(known_b, get.data, 0))
+        else:  # lane 0, which enters in that cycle, was written before
+            b = Mux(known_b | same_b, get.data, 0)
+
+        statistics = {
+            **{k: self.stats.max[k] for k in range(MAXIMA)},
+            Statistic.SQUARES: self.stats.squares,
+            Statistic.SUMS: self.stats.sums,
+        }
+        with m.Switch(entering.statistic):
+            for which, value in statistics.items():
+                with m.Case(which):
+                    m.d.comb += pipeline.statistic.eq(value)
+        m.d.comb += [
+            pipeline.enter.eq(enter),
+            pipeline.entering.eq(entering),
+            pipeline.op.eq(op),
+            pipeline.a.eq(self.value[lane] if lanes > 1 else self.value[0]),
+            pipeline.b.eq(b),
+        ]
         return m
 
 
-class _Lane(wiring.Component):
-    """Registers and arithmetic of one lane; :class:`ScalarUnit` says when.
+class _Pipeline(wiring.Component):
+    """The arithmetic; :class:`ScalarUnit` says when.
 
-    Stages run freely from the operand registers, which hold from one command to the next; the
-    result of a command is right in the cycle of ``finish``.
+    Stages run freely from the operand registers. The result of an operand is right :data:`_LATENCY` cycles after
+    it entered; if the stages are not ``aligned``, only while the operand registers hold.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, aligned: bool) -> None:
+        self.aligned = aligned
         super().__init__(
             {
-                "accept": In(1),
-                "finish": In(1),
-                "offered": In(CommandLayout),
+                "enter": In(1),
+                "entering": In(CommandLayout),
                 "op": In(CommandLayout["op"].shape),  # of the command in progress
-                "rd": In(_REGISTER),
-                "known_a": In(1),
-                "known_b": In(1),
+                "a": In(ScalarLayout),
+                "b": In(ScalarLayout),
                 "statistic": In(SQUARES_BITS),
-                "value": Out(ScalarLayout),
+                "result": Out(ScalarLayout),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-
-        # Registers: written when a command finishes; read in that cycle, they give its result.
-        result = Signal(ScalarLayout)
-        m.submodules.registers = registers = memory.Memory(
-            shape=Shape.cast(ScalarLayout), depth=isa.REGISTERS, init=[]
-        )
-        write = registers.write_port()
-        m.d.comb += [write.addr.eq(self.rd), write.data.eq(result), write.en.eq(self.finish)]
-
-        def read(register: Value, known: Value) -> Signal:
-            port = registers.read_port(domain="comb")
-            bypass, value = Signal(), Signal(ScalarLayout)
-            m.d.comb += [
-                port.addr.eq(register),
-                bypass.eq(self.finish & (self.rd == register)),
-                value.eq(Mux(bypass, result, Mux(known, port.data, 0))),
-            ]
-            return value
-
-        read_a, read_b = read(self.offered.ra, self.known_a), read(self.offered.rb, self.known_b)
-        m.d.comb += self.value.eq(read_a)
+        result = self.result
         a, b = Signal(ScalarLayout), Signal(ScalarLayout)  # b holds the constant of a Const
-        is_const = self.offered.op == isa.Const.OPCODE
-        with m.If(self.accept):
+        is_const = self.entering.op == isa.Const.OPCODE
+        with m.If(self.enter):
             m.d.sync += [
-                a.eq(read_a),
-                b.mantissa.eq(Mux(is_const, self.offered.mantissa, read_b.mantissa)),
-                b.exponent.eq(Mux(is_const, self.offered.exponent, read_b.exponent)),
+                a.eq(self.a),
+                b.mantissa.eq(Mux(is_const, self.entering.mantissa, self.b.mantissa)),
+                b.exponent.eq(Mux(is_const, self.entering.exponent, self.b.exponent)),
             ]
         top = MANTISSA_BITS - 1  # bit that every mantissa but zero's has
         some_a, some_b = a.mantissa[top], b.mantissa[top]
@@ -237,8 +272,8 @@ class _Lane(wiring.Component):
             _INVERSES: self.inverse(m, a, some_a),
         }
         selected = Signal(len(results))
-        with m.If(self.accept):
-            m.d.sync += selected.eq(Cat(self.offered.op.matches(*ops) for ops in results))
+        with m.If(self.enter):
+            m.d.sync += selected.eq(Cat(self.entering.op.matches(*ops) for ops in results))
         m.d.comb += result.as_value().eq(_pick(selected, [r.as_value() for r in results.values()]))
         return m
 
@@ -333,7 +368,18 @@ class _Lane(wiring.Component):
         exponent = Signal(signed(EXPONENT_BITS + 1))
         half_power = (a.exponent + (MANTISSA_BITS - 1)) >> 1
         exponent_2, some_2 = Signal(signed(EXPONENT_BITS)), Signal()
-        fits = some & (exponent >= _EXPONENT_MIN)  # never too large
+
+        def late(value: Signal) -> Value:
+            """A cycle later, if the operand may have changed by then."""
+            after = Signal.like(value)
+            if self.aligned:
+                m.d.sync += after.eq(value)
+            return after if self.aligned else value
+
+        some_1 = Signal()
+        m.d.comb += some_1.eq(some)
+        late_exponent = late(exponent)
+        fits = late(late(some_1)) & (late_exponent >= _EXPONENT_MIN)  # never too large
         m.d.sync += [
             entry.eq(port.data),
             fraction.eq(
@@ -344,12 +390,12 @@ class _Lane(wiring.Component):
                 )
             ),
             base.eq(entry[:INVERSE_BASE_BITS]),
-            product.eq(entry[INVERSE_BASE_BITS:] * fraction),
+            product.eq(entry[INVERSE_BASE_BITS:] * late(fraction)),
             exponent.eq(
                 Mux(is_root, -MANTISSA_BITS - half_power, 1 - 2 * MANTISSA_BITS - a.exponent)
             ),
             some_2.eq(fits),
-            exponent_2.eq(Mux(fits, exponent, 0)),
+            exponent_2.eq(Mux(fits, late_exponent, 0)),
         ]
         # base - (product + 512 >> 10), rounded by the borrow of one bit more
         difference = (Cat(0, base) - product[INVERSE_STEP_BITS - 1 :])[1 : INVERSE_BASE_BITS + 1]
@@ -362,11 +408,11 @@ class _Lane(wiring.Component):
         value, is_maximum = Signal(SQUARES_BITS), Signal()
         groups = [slice(k, k + _GROUP) for k in range(0, SQUARES_BITS, _GROUP)]
         some = Signal(len(groups))
-        with m.If(self.accept):
+        with m.If(self.enter):
             m.d.sync += [
                 value.eq(self.statistic),
                 some.eq(Cat(self.statistic[g].any() for g in groups)),
-                is_maximum.eq(self.offered.statistic < MAXIMA),
+                is_maximum.eq(self.entering.statistic < MAXIMA),
             ]
         top = MANTISSA_BITS - 1
         padded = Cat(Const(0, top), value)

@@ -40,7 +40,7 @@ class Sequencer(wiring.Component):
     """Executes one token's program, instruction by instruction.
 
     Instructions are fetched ahead, so one is issued every cycle unless it must wait: for the scalar
-    unit (each operation takes its ``ScalarUnit.LATENCY``), until the stream that it goes to is empty,
+    unit (each operation takes its ``ScalarUnit.latency``), until the stream that it goes to is empty,
     and, if it is a Stat or the End, until the cycle after the vector unit got idle. Pass and Quant carry the values
     that registers have after all earlier instructions. A work item is offered in the cycle after
     its instruction is issued; the first is issued ``Fetch.latency`` cycles after the
@@ -67,7 +67,9 @@ class Sequencer(wiring.Component):
         Work for the vector unit's passes (``PassLayout``), its quantiser (``QuantLayout``), the
         engine
         (``TileLayout``) and the embedding reader (``RowRequestLayout``).
-    stats : ``In(StatsLayout(lanes))``
+    stats_lane : ``Out(range(max(lanes, 2)))``
+    stats : ``In(StatsLayout())``
+        Of lane ``stats_lane``, in the same cycle.
     idle : ``In(1)``
         The vector unit has no pass, and ``stats`` and ``best`` are right. Must fall within two
         cycles after a pass is taken.
@@ -88,7 +90,6 @@ class Sequencer(wiring.Component):
         work for them three cycles later at the earliest.
     busy : ``Out(1)``
         From the cycle after a token is taken until its result is taken.
-    fresh : ``Out(ArrayLayout(1, lanes))``
     token : ``Out(TokensLayout(lanes))``
         Of the token in progress.
     counters : ``Out(ArrayLayout(32, counter_words(lanes)))``
@@ -117,7 +118,8 @@ class Sequencer(wiring.Component):
             "quant_o": Out(stream.Signature(QuantLayout(lanes))),
             "tile_o": Out(stream.Signature(TileLayout)),
             "row_o": Out(stream.Signature(RowRequestLayout(lanes))),
-            "stats": In(StatsLayout(lanes)),
+            "stats_lane": Out(range(max(lanes, 2))),
+            "stats": In(StatsLayout()),
             "idle": In(1),
             "best": In(data.ArrayLayout(unsigned(TOKEN_BITS), lanes)),
             "saturated": In(SaturatedLayout),
@@ -128,7 +130,6 @@ class Sequencer(wiring.Component):
             "start": Out(1),
             "flush": Out(1),
             "busy": Out(1),
-            "fresh": Out(data.ArrayLayout(unsigned(1), lanes)),
             "token": Out(TokensLayout(lanes)),
             "counters": Out(
                 data.ArrayLayout(unsigned(8 * COUNTER_BYTES), counter_words(lanes))
@@ -139,14 +140,13 @@ class Sequencer(wiring.Component):
         m = Module()
         scalar = ScalarUnit(lanes=self.lanes)
         m.submodules.scalar = ResetInserter(self.flush)(scalar)
-        m.d.comb += scalar.stats.eq(self.stats)
+        m.d.comb += [scalar.stats.eq(self.stats), self.stats_lane.eq(scalar.stats_lane)]
 
         # Token in, token out.
         token = Signal(TokensLayout(self.lanes))
         run, end, fail, giving_up = Signal(), Signal(), Signal(), Signal()
         error = Signal(Fault)
         m.d.comb += [
-            self.fresh.eq(token.fresh),
             self.token.eq(token),
             self.busy.eq(run | self.token_o.valid),
             self.token_i.ready.eq(~self.busy & ~self.give_up & ~self.hold),

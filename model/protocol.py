@@ -56,7 +56,7 @@ CRC_RESIDUE = 0xDEBB20E3  #: register after a frame with its right CRC, before t
 
 TOKEN_BITS = 16
 SLOT_BITS = 8  #: of the number of a recurrent state
-ADDRESS_BITS = 28
+ADDRESS_BITS = 32
 REGION_SHIFT = 24
 REGIONS = 8  #: sizes in an identity
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from amaranth.hdl import Module, ResetInserter, Signal
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib.wiring import Out, connect, flipped
 
 from nomul.hw.core_ports import CorePorts
 from nomul.hw.engine import TableEngine
@@ -229,7 +229,7 @@ class StreamedCore(wiring.Component):
             sequencer.starved.eq(engine.weights.ready & ~engine.weights.valid),
             sequencer.loading.eq(distributor.loading),
             sequencer.pending.eq(pending),
-            vector.fresh.eq(sequencer.fresh),
+            vector.fresh.eq(sequencer.token.fresh),
             vector.active.eq(sequencer.token.active),
             self.rows.bases.eq(sequencer.bases),
             self.counters.words_i.eq(sequencer.counters),

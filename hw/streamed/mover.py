@@ -43,7 +43,7 @@ class Mover(wiring.Component):
         Stands for the whole token.
     home : ``Out(ArrayLayout(lane, lanes))``
         Of each lane, the first lane of its slot: whose part of the buffer it uses. A cycle late.
-    state : ``Out(StateSignature(elements=lanes · hidden))``
+    state : ``Out(StateSignature())``
         The buffer.
     busy : ``Out(1)``
     read, write : ``Out(MemorySignature(word_bytes))``
@@ -58,7 +58,7 @@ class Mover(wiring.Component):
             "bases": In(BasesLayout),
             "token": In(TokensLayout(lanes)),
             "home": Out(data.ArrayLayout(unsigned(max(1, (lanes - 1).bit_length())), lanes)),
-            "state": Out(StateSignature(elements=lanes * hidden)),
+            "state": Out(StateSignature()),
             "busy": Out(1),
             "read": Out(MemorySignature(word_bytes=word_bytes)),
             "write": Out(MemorySignature(word_bytes=word_bytes)),

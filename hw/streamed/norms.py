@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from amaranth.hdl import Module, Signal
 from amaranth.lib import data, memory, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In
 
 from nomul.hw.memory import positive
 from nomul.hw.ports import NORM_LATENCY, NormLayout, NormSignature

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Vector memory: the residual stream and the product vector of each lane, in rows of four."""
+"""Vector memory: the residual streams and the product vectors, in rows of four."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from amaranth.lib.wiring import In, Out
 
 from nomul.model.numbers import SOURCE_BITS, VECTOR_LANES
 
-__all__ = ["RowsLayout", "VectorMemory", "block_ram"]
+__all__ = ["RowLayout", "VectorMemory", "block_ram"]
+
+#: A row: four elements of one vector.
+RowLayout = data.ArrayLayout(signed(SOURCE_BITS), VECTOR_LANES)
 
 
 def block_ram(*, shape: Any, depth: int) -> memory.Memory:
@@ -23,13 +26,8 @@ def block_ram(*, shape: Any, depth: int) -> memory.Memory:
     return memory.Memory(shape=shape, depth=depth, init=[], attrs={"no_rw_check": 1})
 
 
-def RowsLayout(lanes: int) -> data.ArrayLayout:
-    """A row of four elements of each lane."""
-    return data.ArrayLayout(data.ArrayLayout(signed(SOURCE_BITS), VECTOR_LANES), lanes)
-
-
 class VectorMemory(wiring.Component):
-    """Rows of four elements; written one element at a time, read a row at a time, all lanes alike.
+    """Rows of four elements; written one element at a time, read a row at a time.
 
     Block RAM: one bank for each element of a row, 512 rows of a bank in each. What is written can
     be read by an address of the next cycle; a row must not be read in the cycle in which it is
@@ -37,7 +35,6 @@ class VectorMemory(wiring.Component):
 
     Parameters
     ----------
-    lanes : int
     rows : int
 
     Members
@@ -45,40 +42,38 @@ class VectorMemory(wiring.Component):
     write : ``In(1)``
     write_element : ``In(n)``
         Row times four plus place in the row.
-    write_data : ``In(ArrayLayout(signed(32), lanes))``
+    write_data : ``In(signed(32))``
     read_row : ``In(n)``
-    read_data : ``Out(RowsLayout(lanes))``
+    read_data : ``Out(RowLayout)``
         Two cycles after ``read_row``.
     """
 
-    def __init__(self, *, lanes: int, rows: int):
-        if lanes < 1 or rows < 1:
-            raise ValueError(f"VectorMemory has at least 1 lane and 1 row, not {lanes} and {rows}")
-        self.lanes = lanes
+    def __init__(self, *, rows: int):
+        if rows < 1:
+            raise ValueError(f"VectorMemory has at least 1 row, not {rows}")
         self.rows = rows
         self.row_bits = max(1, (rows - 1).bit_length())
         super().__init__({
             "write": In(1),
             "write_element": In(self.row_bits + 2),
-            "write_data": In(data.ArrayLayout(signed(SOURCE_BITS), lanes)),
+            "write_data": In(signed(SOURCE_BITS)),
             "read_row": In(self.row_bits),
-            "read_data": Out(RowsLayout(lanes)),
+            "read_data": Out(RowLayout),
         })
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        out = Signal(RowsLayout(self.lanes), reset_less=True)  # the block RAMs' own registers
+        out = Signal(RowLayout, reset_less=True)  # the block RAMs' own registers
         m.d.comb += self.read_data.eq(out)
-        for lane in range(self.lanes):
-            for place in range(VECTOR_LANES):
-                bank = block_ram(shape=signed(SOURCE_BITS), depth=self.rows)
-                m.submodules[f"bank_{lane}_{place}"] = bank
-                write, read = bank.write_port(), bank.read_port()
-                m.d.comb += [
-                    write.en.eq(self.write & (self.write_element[:2] == place)),
-                    write.addr.eq(self.write_element[2:]),
-                    write.data.eq(self.write_data[lane]),
-                    read.addr.eq(self.read_row),
-                ]
-                m.d.sync += out[lane][place].eq(read.data)
+        for place in range(VECTOR_LANES):
+            bank = block_ram(shape=signed(SOURCE_BITS), depth=self.rows)
+            m.submodules[f"bank_{place}"] = bank
+            write, read = bank.write_port(), bank.read_port()
+            m.d.comb += [
+                write.en.eq(self.write & (self.write_element[:2] == place)),
+                write.addr.eq(self.write_element[2:]),
+                write.data.eq(self.write_data),
+                read.addr.eq(self.read_row),
+            ]
+            m.d.sync += out[place].eq(read.data)
         return m

@@ -3,19 +3,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from amaranth import C, Cat, Module, Mux, Signal, Value, unsigned
+from amaranth import C, Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from nomul.hw.ports import ActsLayout, NormSignature, QuantLayout
+from nomul.hw.ports import ActsLayout, NormSignature, QuantLayout, ScalarLayout
 from nomul.model.numbers import ACT_MAX, NORM_BITS, SOURCE_BITS, VECTOR_LANES
 from nomul.model.scalar import MANTISSA_BITS
 from nomul.model.ternary import TRITS_PER_BYTE
 
 from .arithmetic import delay, magnitude, multiply, total
-from .memory import RowsLayout
+from .memory import RowLayout
 
 __all__ = ["Quantiser"]
 
@@ -47,7 +45,8 @@ class Quantiser(wiring.Component):
     bytes_per_beat : int
         ``G`` of the engine, a multiple of 4; a chunk is ``5 · G`` activations.
     rows : int
-        Rows of vector memory before those of the product vector.
+        Rows of vector memory before those of the product vectors. Rows of the lanes lie side by side: lane
+        ``k``'s four elements from ``4 · g`` on in row ``g · lanes + k`` of a vector.
     row_bits : int
         Bits of a row's address.
 
@@ -67,7 +66,7 @@ class Quantiser(wiring.Component):
         Address at vector memory.
     blocked : ``In(1)``
         Vector memory reads another row in this cycle.
-    rows_data : ``In(RowsLayout(lanes))``
+    row_data : ``In(RowLayout)``
         Two cycles after ``row``.
     """
 
@@ -91,7 +90,7 @@ class Quantiser(wiring.Component):
             "norm": Out(NormSignature()),
             "row": Out(row_bits),
             "blocked": In(1),
-            "rows_data": In(RowsLayout(lanes)),
+            "row_data": In(RowLayout),
         })
 
     @staticmethod
@@ -119,7 +118,7 @@ class Quantiser(wiring.Component):
         beat_last, lane_last = left == 0, lane == self.lanes - 1 if self.lanes > 1 else C(1, 1)
         following = Signal(position)
         m.d.comb += [
-            following.row.eq(here.row + 1),
+            following.row.eq(here.row + self.lanes),
             following.norm.eq(here.norm + 1),
             following.left.eq(Mux(here.left < VECTOR_LANES, 0, here.left - VECTOR_LANES)),
             self.row.eq(here.row),
@@ -130,9 +129,12 @@ class Quantiser(wiring.Component):
             with m.If(beat_last):
                 m.d.sync += left.eq(self.chunk_beats - 1)
                 with m.If(~lane_last):
+                    beside = chunk.row + 1
                     m.d.sync += [here.eq(chunk), lane.eq(lane + 1)]
+                    m.d.sync += [here.row.eq(beside), chunk.row.eq(beside)]
                 with m.Else():
                     m.d.sync += [chunk.eq(following), lane.eq(0)]
+                    m.d.sync += [here.row.eq(here.row + 1), chunk.row.eq(here.row + 1)]
                     m.d.sync += running.eq(here.left > VECTOR_LANES)
         with m.If(taken):
             begin = Signal(position)
@@ -147,39 +149,41 @@ class Quantiser(wiring.Component):
             ]  # fmt: skip
         valids = delay(m, issue, _PIPE - 1, name="valid", strobe=True)
         lasts = delay(m, beat_last & lane_last, _PIPE - 1, name="last")
-        lanes = delay(m, lane, _PIPE - 2, name="lane")
+        lanes = delay(m, lane, 2, name="lane")
         m.d.comb += self.quant_i.ready.eq(~running & ~Cat(valids[1:]).any())
 
-        def of_lane(values: Any, lane: Value) -> Any:
-            return values[lane] if self.lanes > 1 else values[0]
-
-        # The reciprocal as a shift and 127/128 of its mantissa: m - (m + 63) / 128.
-        shifts = Signal(data.ArrayLayout(_SHIFT_BITS, self.lanes), reset_less=True)
-        factors = Signal(data.ArrayLayout(MANTISSA_BITS, self.lanes), reset_less=True)
-        for k in range(self.lanes):
-            mantissa, exponent = setup.reciprocal[k].mantissa, setup.reciprocal[k].exponent
-            part = Signal(MANTISSA_BITS, name=f"part_{k}", reset_less=True)
-            m.d.sync += [
-                shifts[k].eq(1 - 2 * MANTISSA_BITS - exponent),
-                part.eq((mantissa + 63) >> 7),
-                factors[k].eq(mantissa - part),
-            ]
+        # The reciprocal as a shift and 127/128 of its mantissa: m - (m + 63) / 128. With several lanes, of the one
+        # at each beat's turn.
+        several = self.lanes > 1
+        reciprocal = Signal(ScalarLayout, reset_less=True)
+        if several:
+            m.d.sync += reciprocal.eq(setup.reciprocal[lanes[2]])
+        else:
+            m.d.comb += reciprocal.eq(setup.reciprocal[0])
+        early_shift = Signal(_SHIFT_BITS, reset_less=True)
+        part = Signal(MANTISSA_BITS, reset_less=True)
+        early_factor = Signal(MANTISSA_BITS, reset_less=True)
+        mantissa = delay(m, reciprocal.mantissa, int(several), name="mantissa")[-1]
+        m.d.sync += [
+            early_shift.eq(1 - 2 * MANTISSA_BITS - reciprocal.exponent),
+            part.eq((reciprocal.mantissa + 63) >> 7),
+            early_factor.eq(mantissa - part),
+        ]
 
         # Memories may be far away: their words get a cycle to come near. Elements beyond the vector
         # count as zero.
         inside = [
             delay(m, here.left > k, 3, name=f"inside_{k}")[-1] for k in range(VECTOR_LANES)
         ]
-        row = of_lane(self.rows_data, lanes[2])
         shift = Signal(_SHIFT_BITS, reset_less=True)
-        factor = Signal(MANTISSA_BITS, reset_less=True)
-        m.d.sync += [shift.eq(of_lane(shifts, lanes[4])), factor.eq(of_lane(factors, lanes[6]))]
+        m.d.sync += shift.eq(early_shift)
+        factor = delay(m, early_factor, 2 if several else 1, name="factor")[-1]
         fine = delay(m, shift[:3], 1, name="fine")[-1]
         beat = Signal(ActsLayout)
         for k in range(VECTOR_LANES):
             source, norm = (
                 delay(m, value[k], 1, name=f"{name}_{k}")[-1]
-                for name, value in (("row", row), ("word", self.norm.data))
+                for name, value in (("row", self.row_data), ("word", self.norm.data))
             )
             source_size = Signal(unsigned(SOURCE_BITS), name=f"source_{k}", reset_less=True)
             norm_size = Signal(unsigned(NORM_BITS), name=f"norm_{k}", reset_less=True)

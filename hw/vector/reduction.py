@@ -11,6 +11,7 @@ from nomul.hw.ports import MAX_BITS, MAXIMA, NORM_LATENCY, SQUARES_BITS, NormSig
 from nomul.model.numbers import NORM_BITS, SOURCE_BITS, VECTOR_LANES
 
 from .arithmetic import delay, magnitude, multiply, rounded, square, total
+from .turns import LaneRegister, TagLayout, lane_bits, tagged
 
 __all__ = ["Reduction"]
 
@@ -35,7 +36,8 @@ class Reduction(wiring.Component):
         element                                × squares  × max 0  × max 1  × max 2
         result                                                                       max 0  squares
 
-    Maxima 1 and 2 are right at 9 and 10.
+    Maxima 1 and 2 are right at 9 and 10. When the next lane's turn comes (:mod:`.turns`), the addresses step back
+    to the groups of that turn.
 
     Parameters
     ----------
@@ -57,14 +59,18 @@ class Reduction(wiring.Component):
         No reduction: the vector at ``address`` comes out at ``lower``.
     fetch : ``In(1)``
         An element comes in four cycles.
-    magnitude : ``In(ArrayLayout(unsigned(32), lanes))``
+    tag : ``In(TagLayout(lanes))``
+        With ``fetch``.
+    magnitude : ``In(unsigned(32))``
         ``|element|``.
     lower : ``Out(16)``
         Four cycles after ``fetch``.
     norm : ``Out(NormSignature())``
-    max : ``Out(ArrayLayout(ArrayLayout(unsigned(47), lanes), 3))``
+    lane : ``In(…)``
+        Whose statistics are shown, in the same cycle, while no element is on its way.
+    max : ``Out(ArrayLayout(unsigned(47), 3))``
         Of a ``vectors`` that is less, the others are 0.
-    squares : ``Out(ArrayLayout(unsigned(80), lanes))``
+    squares : ``Out(unsigned(80))``
     """
 
     def __init__(self, *, lanes: int):
@@ -79,11 +85,13 @@ class Reduction(wiring.Component):
             "square": In(1),
             "forget": In(1),
             "fetch": In(1),
-            "magnitude": In(data.ArrayLayout(unsigned(SOURCE_BITS), lanes)),
+            "tag": In(TagLayout(lanes)),
+            "magnitude": In(SOURCE_BITS),
             "lower": Out(NORM_BITS),
             "norm": Out(NormSignature()),
-            "max": Out(data.ArrayLayout(data.ArrayLayout(unsigned(MAX_BITS), lanes), MAXIMA)),
-            "squares": Out(data.ArrayLayout(unsigned(SQUARES_BITS), lanes)),
+            "lane": In(lane_bits(lanes)),
+            "max": Out(data.ArrayLayout(unsigned(MAX_BITS), MAXIMA)),
+            "squares": Out(SQUARES_BITS),
         })
 
     @staticmethod
@@ -106,21 +114,40 @@ class Reduction(wiring.Component):
         begin = self.fetch & (place == 0)
         stepping = begin | (fetched != 0)
         with m.If(self.fetch):
-            m.d.sync += place.eq(place + 1)
+            m.d.sync += place.eq(Mux(self.tag.last, 0, place + 1))
+        onwards = Signal(_ADDRESS_BITS)
+        m.d.comb += onwards.eq(ring[0] + 1)
         with m.If(stepping):
             m.d.sync += fetched.eq(fetched + 1)
             m.d.sync += [ring[k].eq(ring[k + 1]) for k in range(_FETCHES - 1)]
-            m.d.sync += ring[_FETCHES - 1].eq(ring[0] + 1)
+            m.d.sync += ring[_FETCHES - 1].eq(onwards)
+        if self.lanes > 1:  # a second ring: where the turn began
+            turn = Signal.like(ring)
+            tail, end = Signal(), Signal()  # of the turn; of all lanes' turns
+            held_tail, held_end = Signal(), Signal()
+            m.d.comb += [
+                tail.eq(Mux(begin, self.tag.tail, held_tail)),
+                end.eq(Mux(begin, self.tag.lane == self.lanes - 1, held_end)),
+            ]
+            m.d.sync += [held_tail.eq(tail), held_end.eq(end)]
+            with m.If(stepping):
+                m.d.sync += [turn[k].eq(turn[k + 1]) for k in range(_FETCHES - 1)]
+                m.d.sync += turn[_FETCHES - 1].eq(Mux(tail & end, onwards, turn[0]))
+                with m.If(tail & ~end):
+                    m.d.sync += ring[_FETCHES - 1].eq(turn[0])
         with m.If(started):
             count = self.vectors & (~forget).replicate(2)
             behind = Mux(count[0], words, 0) + Mux(count[1], words << 1, 0)
-            m.d.sync += [
-                place.eq(0),
-                ring[0].eq(self.address + behind),
-                ring[1].eq(self.address),
-                ring[2].eq(self.address + words),
-                ring[3].eq(self.address + (words << 1)),
+            firsts = [
+                self.address + behind,
+                self.address,
+                self.address + words,
+                self.address + (words << 1),
             ]
+            m.d.sync += place.eq(0)
+            m.d.sync += [address.eq(first) for address, first in zip(ring, firsts, strict=True)]
+            if self.lanes > 1:
+                m.d.sync += [address.eq(first) for address, first in zip(turn, firsts, strict=True)]
         m.d.comb += self.norm.address.eq(ring[0])
 
         # Words as magnitudes; a chain of operands.
@@ -144,25 +171,42 @@ class Reduction(wiring.Component):
                     m.d.sync += operand.eq(1 << NORM_BITS - 1)
             operands.append(operand)
 
-        for lane in range(self.lanes):
-            chain = delay(m, self.magnitude[lane], MAXIMA, name=f"magnitude_{lane}")
-            z = Signal(SOURCE_BITS, name=f"z_{lane}", reset_less=True)
-            z_square = Signal(2 * SOURCE_BITS, name=f"z_square_{lane}", reset_less=True)
-            m.d.sync += [
-                z.eq(rounded(multiply(m, chain[0], operands[0]), NORM_BITS - 1)),
-                z_square.eq(total(square(m, z))),
+        tags = tagged(m, self.tag, 7 + MAXIMA, self.lanes, "tag")
+
+        def statistic(name: str, bits: int, cycle: int) -> LaneRegister:
+            """Changed by what is there so many cycles after ``fetch``."""
+            register = LaneRegister(shape=unsigned(bits), lanes=self.lanes)
+            m.submodules[name] = register
+            m.d.comb += [
+                register.start.eq(self.start & ~self.forget),
+                register.enter.eq(valids[cycle - 1] & tags[cycle - 1].first),
+                register.enter_lane.eq(tags[cycle - 1].lane),
+                register.leave.eq(valids[cycle] & tags[cycle].last),
+                register.lane.eq(tags[cycle].lane),
+                register.asked.eq(self.lane),
             ]
-            squares = self.squares[lane]
-            with m.If(valids[8]):
-                m.d.sync += squares.eq(squares + z_square)
-            with m.If(self.start & ~self.forget):
-                m.d.sync += squares.eq(0)
-            for k in range(MAXIMA):
-                v = Signal(MAX_BITS, name=f"v_{lane}_{k}", reset_less=True)
-                most = self.max[k][lane]
-                m.d.sync += v.eq(total(multiply(m, chain[k + 1], operands[k + 1])))
-                with m.If(valids[7 + k] & (self.vectors > k) & (v > most)):
-                    m.d.sync += most.eq(v)
-                with m.If(self.start & ~self.forget):
-                    m.d.sync += most.eq(0)
+            return register
+
+        chain = delay(m, self.magnitude, MAXIMA, name="magnitude")
+        z = Signal(SOURCE_BITS, reset_less=True)
+        z_square = Signal(2 * SOURCE_BITS, reset_less=True)
+        m.d.sync += [
+            z.eq(rounded(multiply(m, chain[0], operands[0]), NORM_BITS - 1)),
+            z_square.eq(total(square(m, z))),
+        ]
+        squares = statistic("statistic_squares", SQUARES_BITS, 8)
+        m.d.comb += [
+            squares.change.eq(valids[8]),
+            squares.changed.eq(squares.value + z_square),
+            self.squares.eq(squares.answer),
+        ]
+        for k in range(MAXIMA):
+            v = Signal(MAX_BITS, name=f"v_{k}", reset_less=True)
+            m.d.sync += v.eq(total(multiply(m, chain[k + 1], operands[k + 1])))
+            most = statistic(f"statistic_max_{k}", MAX_BITS, 7 + k)
+            m.d.comb += [
+                most.change.eq(valids[7 + k] & (self.vectors > k) & (v > most.value)),
+                most.changed.eq(v),
+                self.max[k].eq(most.answer),
+            ]
         return m

@@ -212,7 +212,7 @@ def first_difference(
                             lane=int(group.lane[k]), element=int(group.element[k]),
                             golden=_signed(group.value[k]),
                             core=_signed(here[k]) if len(wrong) else None,
-                        )  # fmt: skip
+                        )
                     )
                     break
                 at += len(group.value)

@@ -14,24 +14,40 @@ from nomul.hw.vector import VectorUnit
 from nomul.sim.harness import run
 
 ODD: dict[str, Any] = {
-    "lanes": 1, "hidden": 45, "intermediate": 39, "layers": 2, "inputs": 45, "bytes_per_beat": 4,
-    "vocab": 37,
+    "lanes": 1, "hidden": 45, "intermediate": 39, "state_elements": 90, "inputs": 45,
+    "bytes_per_beat": 4, "vocab": 37,
 }  # fmt: skip
-TWO = ODD | {"lanes": 2, "hidden": 38, "intermediate": 50, "bytes_per_beat": 8, "inputs": 6912}
-TINY = ODD | {"hidden": 1, "intermediate": 1, "layers": 1, "inputs": 1, "vocab": 1}
+TWO = ODD | {
+    "lanes": 2, "hidden": 38, "intermediate": 50, "state_elements": 3 * 2 * 38,
+    "bytes_per_beat": 8, "inputs": 6912,
+}  # fmt: skip
+THREE = ODD | {"lanes": 3, "state_elements": 4 * 2 * 45, "rows": 19}
+EIGHT = ODD | {
+    "lanes": 8, "hidden": 34, "intermediate": 25, "state_elements": 8 * 34, "inputs": 540,
+    "vocab": 21, "rows": 64,
+}  # fmt: skip
+TINY = ODD | {"hidden": 1, "intermediate": 1, "state_elements": 1, "inputs": 1, "vocab": 1}
 SHIPPED = ODD | {
-    "hidden": 180, "intermediate": 540, "layers": 3, "inputs": 540, "bytes_per_beat": 36,
-    "vocab": 256,
+    "hidden": 180, "intermediate": 540, "state_elements": 540, "inputs": 540,
+    "bytes_per_beat": 36, "vocab": 256,
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("geometry", "rounds"),
-    [(SHIPPED, 4), (TWO, 16), (TINY, 20)],
-    ids=["shipped", "two lanes and long rows", "tiny"],
+    ("geometry", "layers", "rounds"),
+    [
+        (SHIPPED, 3, 4),
+        (TWO, 2, 16),
+        (THREE, 2, 12),
+        (EIGHT, 1, 8),
+        (TINY, 1, 20),
+        (TINY | {"lanes": 2, "state_elements": 2}, 1, 20),
+    ],
+    ids=["shipped", "two lanes and long rows", "three lanes", "eight lanes", "tiny", "tiny, two lanes"],
 )
-def test_equals_golden(geometry: dict[str, Any], rounds: int) -> None:
-    run(VectorUnit(**geometry), "unit_tb", parameters={"geometry": geometry, "rounds": rounds})
+def test_equals_golden(geometry: dict[str, Any], layers: int, rounds: int) -> None:
+    parameters = {"geometry": geometry, "layers": layers, "rounds": rounds}
+    run(VectorUnit(**geometry), "unit_tb", parameters=parameters)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +55,8 @@ def test_equals_golden(geometry: dict[str, Any], rounds: int) -> None:
     [
         ({"lanes": 0}, "lanes is 0; a vector unit needs at least 1"),
         ({"vocab": 65537}, "vocab is 65537; a token has 16 bits"),
-        ({"layers": 1 << 20}, "layers · hidden is 47185920; a pass addresses at most 1048576"),
+        ({"state_elements": 1 << 21}, "state_elements is 2097152; a pass addresses at most 1048576"),
+        ({"rows": 15}, "rows is 15; lanes that take turns need at least 16"),
         ({"bytes_per_beat": 5}, "bytes_per_beat is 5; the quantiser takes a positive multiple"),
     ],
 )
