@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Module, Signal, signed, unsigned
+from amaranth.hdl import Array, Module, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from nomul.hw.ports import LogitSignature, MemorySignature, TokensLayout
+from nomul.hw.ports import LOGITS_COMING, LogitSignature, MemorySignature, TokensLayout
 from nomul.model.isa import Part
 from nomul.model.protocol import TOKEN_BITS
 
@@ -18,7 +18,6 @@ from .writer import PIECE_BYTES, Writer
 __all__ = ["LogitWriter"]
 
 _DEPTH = 32
-_LATE = 8  # logits that may come after ``room`` fell
 _RUN = 8  # of a lane, one behind the other
 
 
@@ -78,37 +77,41 @@ class LogitWriter(wiring.Component):
             queue.w_data.eq(came),
             queue.w_en.eq(self.port.valid & wanted[self.port.lane]),
         ]
-        m.d.sync += self.port.room.eq(queue.level < _DEPTH - _LATE - 2)
+        m.d.sync += self.port.room.eq(queue.level < _DEPTH - LOGITS_COMING - 2)
 
-        # Two stages: where the lane's logits begin, then the address.
+        # Two stages: where the lane's logits begin, then the address. A piece waits there until it is known
+        # whether its run goes on.
         here = data.View(item, queue.r_data)
         stage = [Signal(item, name=f"stage{k}", reset_less=True) for k in range(2)]
         valid = Signal(2)
         offset = Signal(unsigned(BLOCK_BITS), reset_less=True)
         address = Signal(32, reset_less=True)
         bits = (self.word_bytes // PIECE_BYTES).bit_length() - 1
-        go = ~valid[1] | writer.i.ready
-        m.d.comb += queue.r_en.eq(go)
         base = self.bases[Part.LOGITS]
-        with m.If(go):
-            m.d.sync += [
-                valid.eq(Cat(queue.r_rdy, valid)),
-                stage[0].eq(here),
-                stage[1].eq(stage[0]),
-                offset.eq(here.lane * base.stride),
-                address.eq(((base.block + offset) << block_word(self.word_bytes))
-                           + (stage[0].index >> bits)),
-            ]  # fmt: skip
-        at_work = Signal()  # a run has begun and not ended
-        piece = writer.i.payload
-        close = at_work & self.idle & ~queue.r_rdy & ~valid.any()
+        piece, full = writer.i.payload, stage[1].index[:3] == _RUN - 1
+        other = valid[0] & (stage[0].lane != stage[1].lane)
+        over = self.idle & ~queue.r_rdy & ~valid[0]
+        moves = ~valid[1] | writer.i.valid & writer.i.ready
         m.d.comb += [
-            writer.i.valid.eq(valid[1] | close),
+            queue.r_en.eq(~valid[0] | moves),
+            writer.i.valid.eq(valid[1] & (valid[0] | full | over)),
             piece.value.eq(stage[1].sum),
             piece.address.eq(address),
-            piece.last.eq(close | (stage[1].index[:3] == _RUN - 1)),
-            self.busy.eq(queue.r_rdy | valid.any() | at_work | writer.busy),
+            piece.last.eq(full | other | over),
+            self.busy.eq(queue.r_rdy | valid.any() | writer.busy),
         ]
-        with m.If(writer.i.valid & writer.i.ready):
-            m.d.sync += at_work.eq(~piece.last)
+        with m.If(queue.r_en):
+            m.d.sync += [
+                valid[0].eq(queue.r_rdy),
+                stage[0].eq(here),
+                offset.eq(here.lane * base.stride),
+            ]
+        with m.If(moves):
+            m.d.sync += [
+                valid[1].eq(valid[0]),
+                stage[1].eq(stage[0]),
+                address.eq(
+                    ((base.block + offset) << block_word(self.word_bytes)) + (stage[0].index >> bits)
+                ),
+            ]
         return m
