@@ -170,6 +170,7 @@ class AxiMaster(wiring.Component):
         self.outstanding = outstanding
         self.page_words = min(BURST_WORDS, PAGE_BYTES // word_bytes)
         self.commands = Slice(shape=MemoryCommandLayout)
+        self.pages = Pages(words=self.page_words) if self.page_words < BURST_WORDS else None
         self.words = Skid(shape=unsigned(8 * word_bytes))
         self.reads = Signal(range(outstanding + 1))   # on their way
         self.writes = Signal(range(outstanding + 1))
@@ -188,10 +189,10 @@ class AxiMaster(wiring.Component):
         connect(m, flipped(memory.command), commands.i)
         connect(m, flipped(memory.write), words.i)
         bursts = commands.o
-        if self.page_words < BURST_WORDS:
-            m.submodules.pages = pages = Pages(words=self.page_words)
-            connect(m, commands.o, pages.i)
-            bursts = pages.o
+        if self.pages is not None:
+            m.submodules.pages = self.pages
+            connect(m, commands.o, self.pages.i)
+            bursts = self.pages.o
 
         size = (self.word_bytes - 1).bit_length()
         burst = bursts.payload
