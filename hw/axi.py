@@ -174,8 +174,10 @@ class AxiMaster(wiring.Component):
         self.words = Skid(shape=unsigned(8 * word_bytes))
         self.reads = Signal(range(outstanding + 1))   # on their way
         self.writes = Signal(range(outstanding + 1))
-        self.read_ends, self.write_ends = Signal(), Signal()
-        self.writing, self.left = Signal(), Signal(range(BURST_WORDS))
+        self.read_ends = Signal()
+        self.write_ends = Signal()
+        self.writing = Signal()  # words of a burst, `left` and one
+        self.left = Signal(range(BURST_WORDS))
         super().__init__({
             "memory": In(MemorySignature(word_bytes=word_bytes)),
             "axi": Out(AxiSignature(data_bytes=word_bytes, address_bits=address_bits)),

@@ -47,7 +47,7 @@ class Reader(wiring.Component):
     depth : int
         Words of the queue, in block RAM; a power of two, at least ``2 · burst``.
     burst : int
-        Most words of a command; a power of two, at most 64.
+        Most words of a command; a power of two, 2 to 64.
 
     Attributes
     ----------
@@ -75,8 +75,8 @@ class Reader(wiring.Component):
     def __init__(self, *, word_bytes: int, depth: int = 512, burst: int = BURST_WORDS):
         if not _power_of_two(word_bytes):
             raise ValueError(f"Reader: word_bytes is {word_bytes}; it must be a power of two")
-        if not _power_of_two(burst) or burst > BURST_WORDS:
-            raise ValueError(f"Reader: burst is {burst}; it must be a power of two, at most "
+        if not _power_of_two(burst) or not 2 <= burst <= BURST_WORDS:
+            raise ValueError(f"Reader: burst is {burst}; it must be a power of two, 2 to "
                              f"{BURST_WORDS}")
         if not _power_of_two(depth) or depth < 2 * burst:
             raise ValueError(f"Reader: depth is {depth}; it must be a power of two, at least "
@@ -87,8 +87,17 @@ class Reader(wiring.Component):
         self.room = Signal(range(depth + 1), init=depth)  # words that may be asked for
         self.coming = Signal(range(2 * depth))  # words asked for, this run or before
         self.drop = Signal(range(2 * depth))    # the first of these, to be discarded
-        self.arrived, self.freed = Signal(), Signal()
-        self.put, self.get = Signal(range(2 * depth)), Signal(range(2 * depth))
+        self.arrived = Signal()
+        self.freed = Signal()
+        self.put = Signal(range(2 * depth))
+        self.get = Signal(range(2 * depth))
+        self.running = Signal()
+        bits = (burst - 1).bit_length()
+        self.blocks = Signal(_ADDRESS_BITS + 1 - bits)  # of a burst, left of the run, less one
+        self.first = Signal(bits)  # places in the first and in the last of these
+        self.last = Signal(bits)
+        self.known = Signal()
+        self.next = Signal(MemoryCommandLayout)  # the next burst
         super().__init__({
             "start": In(1),
             "address": In(_ADDRESS_BITS),
@@ -105,16 +114,14 @@ class Reader(wiring.Component):
         room, coming, drop = self.room, self.coming, self.drop
 
         # A run, in blocks of a burst: of the first and of the last a part only.
-        running = Signal()
-        block, blocks = Signal(_ADDRESS_BITS - bits), Signal(_ADDRESS_BITS + 1 - bits)
-        first, last = Signal(bits), Signal(bits)
+        running, known, burst = self.running, self.known, self.next
+        block, blocks, first, last = Signal(_ADDRESS_BITS - bits), self.blocks, self.first, self.last
         end = Signal(_ADDRESS_BITS + 1)  # the last word, from the beginning of the first's block
         final = Signal()
         m.d.comb += [end.eq(self.address[:bits] + self.words - 1), final.eq(blocks == 0)]
 
         # The next burst, then the command.
-        known, further, ask = Signal(), Signal(), Signal()
-        burst = Signal(MemoryCommandLayout)
+        further, ask = Signal(), Signal()
         enough = room >> bits != 0
         m.d.comb += [
             further.eq(~known | ask),
