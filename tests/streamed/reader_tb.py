@@ -123,8 +123,8 @@ async def a_start_drops_what_was_left(dut) -> None:
         memory.latency = bench.rng.choice([1, 5, 50, 200])
         address, words = a_run(bench)
         memory.wrong = {address + k for k in range(words)} if bench.rng.random() < 0.3 else set()
-        memory.errors = 0
         await start(bench, address, words)
+        memory.errors = 0
         port, first = bench.ports["o"], len(bench.ports["o"].words)
         bench.expect("o", words, stall=stall)
         await bench.step(bench.rng.choice([0, 1, 2, 3, 10, 100, 1000]))
