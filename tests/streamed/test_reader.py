@@ -16,8 +16,8 @@ from nomul.sim.harness import run
     ("options", "message"),
     [
         ({"word_bytes": 24}, "word_bytes is 24; it must be a power of two"),
-        ({"word_bytes": 8, "burst": 128}, "burst is 128; it must be a power of two, 2 to 64"),
-        ({"word_bytes": 8, "burst": 1}, "burst is 1; it must be a power of two, 2 to 64"),
+        ({"word_bytes": 8, "burst": 128}, "burst is 128; it must be a power of two, 4 to 64"),
+        ({"word_bytes": 8, "burst": 2}, "burst is 2; it must be a power of two, 4 to 64"),
         ({"word_bytes": 8, "depth": 64}, "depth is 64; it must be a power of two, at least 128"),
         ({"word_bytes": 8, "depth": 48, "burst": 8}, "depth is 48; it must be a power of two"),
     ],
@@ -31,9 +31,8 @@ def test_refuses(options, message):
     "options",
     [
         {"word_bytes": 8, "depth": 256, "burst": 64},
-        {"word_bytes": 4, "depth": 128, "burst": 8},
-        {"word_bytes": 2, "depth": 128, "burst": 2},
-        {"word_bytes": 1, "depth": 4, "burst": 2},
+        {"word_bytes": 2, "depth": 128, "burst": 4},
+        {"word_bytes": 1, "depth": 8, "burst": 4},
     ],
 )
 def test_reader(options):
