@@ -8,6 +8,7 @@ import re
 import pytest
 
 from nomul.hw.axi import AxiMaster, Pages
+from nomul.hw.build.bench_wide import AxiEngine
 from nomul.sim.harness import run
 
 
@@ -37,3 +38,8 @@ def test_refuses(make, message):
 )
 def test_axi(options):
     run(AxiMaster(**options), "axi_tb", parameters={"options": options})
+
+
+def test_an_engine_streams_its_weights():
+    options = {"bytes_per_beat": 8, "lanes": 1, "outputs": 300, "inputs": 120}
+    run(AxiEngine(**options), "axi_engine_tb", parameters={"options": options})
