@@ -7,6 +7,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from amaranth.hdl import Module
 from amaranth.lib import wiring
@@ -73,7 +74,7 @@ class AxiEngine(wiring.Component):
         return m
 
 
-def measure(bytes_per_beat: int) -> dict[str, object]:
+def measure(bytes_per_beat: int) -> dict[str, Any]:
     """Synthesises one width for all families: one lane, the tiles of the 370M model."""
     design = AxiEngine(bytes_per_beat=bytes_per_beat, lanes=1, outputs=4096, inputs=2816)
     name = f"axi_engine_g{bytes_per_beat}"
