@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Module, ResetInserter
+from amaranth.hdl import Module, Mux, ResetInserter
 from amaranth.lib import wiring
 from amaranth.lib.wiring import connect, flipped
 
@@ -13,7 +13,7 @@ from nomul.model.core_config import CoreConfig
 from nomul.model.counters import counter_words
 from nomul.model.errors import NomulError
 from nomul.model.numbers import VECTOR_LANES, acc_bits
-from nomul.model.protocol import Region
+from nomul.model.protocol import Fault, Region
 
 from .core_ports import CorePorts
 from .embedding import EmbeddingMemory
@@ -161,6 +161,7 @@ class Core(wiring.Component):
         connect(m, sequencer.token_o, flipped(self.token_o))
         m.d.comb += [
             sequencer.give_up.eq(self.abort),
+            self.error.eq(Mux(sequencer.fault, Fault.PROGRAM, Fault.NONE)),
             self.busy.eq(sequencer.busy),
         ]
         return m

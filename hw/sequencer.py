@@ -84,6 +84,8 @@ class Sequencer(wiring.Component):
         From the cycle after a token is taken until its result is taken.
     fresh : ``Out(ArrayLayout(1, lanes))``
         Of the token in progress.
+    fault : ``Out(1)``
+        With ``token_o``: the program held something that is no instruction.
     counters : ``Out(ArrayLayout(32, counter_words(lanes)))``
         In the order of :class:`nomul.model.counters.Counter`.
     """
@@ -114,6 +116,7 @@ class Sequencer(wiring.Component):
                 "flush": Out(1),
                 "busy": Out(1),
                 "fresh": Out(data.ArrayLayout(unsigned(1), lanes)),
+                "fault": Out(1),
                 "counters": Out(
                     data.ArrayLayout(unsigned(8 * COUNTER_BYTES), counter_words(lanes))
                 ),
@@ -132,6 +135,7 @@ class Sequencer(wiring.Component):
         error = Signal()
         m.d.comb += [
             self.fresh.eq(token.fresh),
+            self.fault.eq(error),
             self.busy.eq(run | self.token_o.valid),
             self.token_i.ready.eq(~self.busy & ~self.give_up),
             self.start.eq(self.token_i.valid & self.token_i.ready),

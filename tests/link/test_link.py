@@ -7,16 +7,22 @@ from __future__ import annotations
 import re
 
 import pytest
-from standin import IDENTITY, StandInCore
+from standin import StandInCore, standin_identity
 
 from nomul.hw.link import Link
 from nomul.hw.top import Top
 from nomul.sim.harness import run
 
 
-def test_link():
-    core = StandInCore(cycles=40)
-    run(Top(core=core, link=Link(identity=IDENTITY)), "link_tb", parameters={"cycles": core.cycles})
+@pytest.mark.parametrize(("lanes", "slots"), [(1, 1), (2, 1), (3, 4)])
+def test_link(lanes: int, slots: int):
+    core = StandInCore(cycles=40, lanes=lanes, slots=slots)
+    link = Link(identity=standin_identity(lanes, slots))
+    run(
+        Top(core=core, link=link),
+        "link_tb",
+        parameters={"cycles": core.cycles, "lanes": lanes, "slots": slots},
+    )
 
 
 def test_refuses_what_is_no_identity():
