@@ -88,7 +88,7 @@ class Link(wiring.Component):
         work = {
             Command.WRITE: 2 + count * (2 + bus),
             Command.CHECKSUM: 1 + count * (2 + bus),
-            Command.JOB: 5 + 4 * count,
+            Command.JOB: 4 + 4 * count,
         }
         return 6 + work.get(command, 0)
 
@@ -193,7 +193,7 @@ class Link(wiring.Component):
         ]
         assert SLOT_BITS == len(low)
         polled = Signal(range(polled_steps(lanes) + 1))
-        polled_lane = Signal(range(lanes))
+        polled_lane = Signal(range(max(2, lanes)))
         done = Signal.like(runner.done)  # as it was when the response began
         state, fault = Signal(JobState), Signal.like(runner.fault)
 
@@ -304,11 +304,8 @@ class Link(wiring.Component):
                                 m.next = "BUS READ"
                         with m.Case(Command.JOB):
                             m.d.comb += checker.begin.eq(1)
-                            with m.If(
-                                (arguments < 4 + LANE_BYTES)
-                                | arguments[:2].any()
-                                | (arguments > 4 + MAX_DATA)
-                            ):
+                            # No frame holds too many.
+                            with m.If((arguments < 4 + LANE_BYTES) | arguments[:2].any()):
                                 refuse(Status.LENGTH)
                             with m.Elif((job == 0) | (steps == 0) | (steps > max_steps(lanes))):
                                 refuse(Status.ARGUMENT)

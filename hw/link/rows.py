@@ -82,7 +82,7 @@ class RowChecker(wiring.Component):
 
         resumable, pending = Signal(self.slots), Signal(self.slots)  # now; after the lanes so far
         before, now = Signal(self.slots), Signal(self.slots)  # active in the row before; in this one
-        lane = Signal(range(self.lanes))
+        lane = Signal(range(max(2, self.lanes)))
         m.d.comb += self.whole.eq(lane == 0)
         with m.If(valid):
             m.d.sync += [

@@ -29,7 +29,8 @@ class JobRunner(wiring.Component):
     """Processes ``steps`` steps: the rows in order, then the last one again and again.
 
     Rows and results lie in one block RAM (1024 × 16). The next row is fetched while the core works, in
-    ``2 · L + 2`` cycles. :meth:`cycles` is what a step costs beside the core's own time.
+    ``2 · L + 2`` cycles. :meth:`cycles` is what a step takes: ``L`` cycles more than the core, unless
+    that is faster than the fetch.
 
     Parameters
     ----------
@@ -101,16 +102,18 @@ class JobRunner(wiring.Component):
         })
 
     @staticmethod
-    def cycles(core: int, *, lanes: int) -> int:
-        """Cycles from one token taken to the next.
+    def cycles(core: int, *, lanes: int, another: bool) -> int:
+        """Cycles from the tokens of a step taken to those of the next.
 
         Parameters
         ----------
         core : int
-            Cycles from a token taken to its result offered.
+            Cycles from tokens taken to their results offered.
         lanes : int
+        another : bool
+            The next step is another row, not the same again.
         """
-        return max(core, _WORDS * lanes + 3) + lanes
+        return max(core, _WORDS * lanes + 3 if another else 0) + lanes
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -128,7 +131,7 @@ class JobRunner(wiring.Component):
         fetch = Signal()
         row_at = Signal(range(_WORDS * MAX_ENTRIES))
         put_at = Signal(range(MAX_RESULTS))
-        lane = Signal(range(lanes))  # whose result is at work
+        lane = Signal(range(max(2, lanes)))  # whose result is at work
         result = Signal(TOKEN_BITS)
         following = Signal.like(self.done)
 
@@ -146,7 +149,7 @@ class JobRunner(wiring.Component):
         ]
 
         # The row that is fed next, and what must be known of the one in the core.
-        slot_bits = (self.slots - 1).bit_length()
+        slot_bits = max(1, (self.slots - 1).bit_length())
         following_slot = [Signal(slot_bits, name=f"slot{k}") for k in range(lanes)]
         feeds_back = Signal(lanes)
         slot = [Signal(slot_bits, name=f"slot{k}_at_work") for k in range(lanes)]
