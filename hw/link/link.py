@@ -128,6 +128,8 @@ class Link(wiring.Component):
         job = words[:16]  # of JOB, POLL, ABORT
         steps = since = words[16:32]  # of JOB; of POLL
         arguments = Signal(range(MAX_FRAME + 1))  # bytes of arguments
+        data_bytes = Signal.like(arguments)  # behind the first four
+        m.d.comb += data_bytes.eq(arguments - 4)
         command = kind[:4]
 
         # The session.
@@ -174,7 +176,6 @@ class Link(wiring.Component):
         ]
         pointer = Signal(10)
         loaded = Signal(range(2 * MAX_ENTRIES + 1))  # words of rows: token; slot and flags
-        loaded_all = Signal()
         feeds_back = Signal()
         low, fetched = Signal(8), Signal(8, reset_less=True)
         m.d.sync += fetched.eq(get.data)  # a block RAM is slow enough without logic behind it
@@ -191,7 +192,9 @@ class Link(wiring.Component):
             checker.active.eq((fetched & LaneFlag.ACTIVE).any()),
             checker.fresh.eq((fetched & LaneFlag.FRESH).any()),
         ]
-        assert SLOT_BITS == len(low)
+        assert len(low) == SLOT_BITS
+        if lanes == 1:
+            m.d.comb += runner.read_index.eq(since)
         polled = Signal(range(polled_steps(lanes) + 1))
         polled_lane = Signal(range(max(2, lanes)))
         done = Signal.like(runner.done)  # as it was when the response began
@@ -284,7 +287,7 @@ class Link(wiring.Component):
                         with m.Case(Command.STATUS), m.If(arguments != 0):
                             refuse(Status.LENGTH)
                         with m.Case(Command.WRITE):
-                            m.d.sync += length.eq(arguments - 4)
+                            m.d.sync += length.eq(data_bytes)
                             with m.If((arguments < 5) | (arguments > 4 + MAX_DATA)):
                                 refuse(Status.LENGTH)
                             with m.Elif(runner.running):
@@ -304,6 +307,7 @@ class Link(wiring.Component):
                                 m.next = "BUS READ"
                         with m.Case(Command.JOB):
                             m.d.comb += checker.begin.eq(1)
+                            m.d.sync += length.eq(data_bytes)
                             # No frame holds too many.
                             with m.If((arguments < 4 + LANE_BYTES) | arguments[:2].any()):
                                 refuse(Status.LENGTH)
@@ -357,22 +361,24 @@ class Link(wiring.Component):
 
             # JOB: the rows into the runner's memory, a byte a cycle, then go.
             with m.State("JOB FETCH"):
-                m.d.sync += [pointer.eq(pointer + 1), loaded_all.eq(0)]
+                m.d.sync += pointer.eq(pointer + 1)
                 m.next = "JOB READ"
             with m.State("JOB READ"):
                 m.d.sync += pointer.eq(pointer + 1)
                 m.next = "JOB LOW"
             with m.State("JOB LOW"):
-                m.d.sync += [pointer.eq(pointer + 1), low.eq(fetched)]
+                m.d.sync += [
+                    pointer.eq(pointer + 1), length.eq(length - 1), low.eq(fetched),
+                ]
                 m.next = "JOB HIGH"
-                with m.If(loaded_all):
+                with m.If(length == 0):
                     m.next = "JOB BEGIN"
             with m.State("JOB HIGH"):
                 m.d.comb += [runner.write.eq(1), checker.valid.eq(loaded[0])]
                 m.d.sync += [
                     pointer.eq(pointer + 1),
+                    length.eq(length - 1),
                     loaded.eq(loaded + 1),
-                    loaded_all.eq(loaded + 1 == (arguments - 4) >> 1),
                     feeds_back.eq(Cat(low, fetched) == FEED_BACK),
                 ]
                 m.next = "JOB LOW"
@@ -420,7 +426,8 @@ class Link(wiring.Component):
                 m.next = "HEADER"
 
             with m.State("HEADER"), m.If(free):
-                m.d.sync += runner.read_index.eq(since * lanes)
+                if lanes > 1:
+                    m.d.sync += runner.read_index.eq(since * lanes)
                 with m.Switch(at):
                     for k, field in enumerate(
                         (
@@ -473,10 +480,9 @@ class Link(wiring.Component):
                 with m.Else():
                     m.d.comb += runner.read.eq(1)
                     with m.If(runner.granted):
-                        m.d.sync += [
-                            runner.read_index.eq(runner.read_index + 1),
-                            polled_lane.eq(polled_lane + 1),
-                        ]
+                        m.d.sync += polled_lane.eq(polled_lane + 1)
+                        if lanes > 1:
+                            m.d.sync += runner.read_index.eq(runner.read_index + 1)
                         with m.If(polled_lane == lanes - 1):
                             m.d.sync += [
                                 polled_lane.eq(0), since.eq(since + 1), polled.eq(polled + 1),

@@ -71,13 +71,14 @@ class RowChecker(wiring.Component):
         m = Module()
         # A cycle to decode the slot, one to judge.
         valid, feed_back, active, fresh = Signal(), Signal(), Signal(), Signal()
+        bits = (self.slots - 1).bit_length()
         here = Signal(self.slots)  # one bit; none for a slot that is not there
         m.d.sync += [
             valid.eq(self.valid),
             feed_back.eq(self.feed_back),
             active.eq(self.active),
             fresh.eq(self.fresh),
-            here.eq(Mux(self.active, 1 << self.slot, 0)),
+            here.eq(Mux(self.active & (self.slot < self.slots), 1 << self.slot[:bits], 0)),
         ]
 
         resumable, pending = Signal(self.slots), Signal(self.slots)  # now; after the lanes so far

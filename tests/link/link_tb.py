@@ -6,6 +6,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Sequence
+from itertools import pairwise
 
 import cocotb
 from standin import (
@@ -380,7 +381,7 @@ async def a_fault_stops_the_job(dut) -> None:
             continue
         for before in (0, 3):
             job += 1
-            prompt = [5, 6, 8][:before] + [FAILS + fault]
+            prompt = [*[5, 6, 8][:before], FAILS + fault]
             await host.job(job, prompt, before + 9)
             state = JobState.RUNNING
             await host.bench.step((before + 1) * (P["cycles"] + 30))
@@ -428,7 +429,7 @@ async def a_step_takes_the_stated_cycles(dut) -> None:
                 ends.append((done, cycle))
         gaps = {
             (end, after - before)
-            for (_, before), (end, after) in zip(ends[1:], ends[2:], strict=False)
+            for (_, before), (end, after) in pairwise(ends[1:])
         }  # fmt: skip
         assert ends[0][0] < MAX_ROWS - 1
         assert gaps == {

@@ -378,7 +378,7 @@ def test_a_second_host_is_refused(board: Board, process: BoardProcess):
 
 @pytest.mark.parametrize("before", [0, 2])
 def test_a_fault_is_told_and_the_board_works_on(board: Board, before: int):
-    prompt = [1, 2][:before] + [FAILS + Fault.MEMORY]
+    prompt = [*[1, 2][:before], FAILS + Fault.MEMORY]
     tokens = board.force([*prompt, 7])
     assert [next(tokens) for _ in range(before)] == standin_tokens(prompt, steps=before)
     with pytest.raises(
