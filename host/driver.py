@@ -105,6 +105,8 @@ class Board:
         What the board said about itself.
     retries : int
         Requests that had to be repeated so far.
+    logits_lane : int
+        The last lane that was active: it has the logits of the last token.
 
     Raises
     ------
@@ -129,7 +131,7 @@ class Board:
         self._session = rng.randrange(1, 1 << 16)
         self._sequence = rng.randrange(1 << 16)
         self._job = 0
-        self._logits_lane = 0
+        self.logits_lane = 0
         self.retries = 0
         try:
             transport.flush()
@@ -392,7 +394,7 @@ class Board:
         ndarray of int32, shape ``[vocab]``
             As the core keeps them, without scale.
         """
-        lane = self._logits_lane if lane is None else lane
+        lane = self.logits_lane if lane is None else lane
         if not 0 <= lane < self.identity.lanes:
             raise NomulError(f"board: lane {lane}; it must be 0 to {self.identity.lanes - 1}")
         if stride is None:
@@ -473,7 +475,7 @@ class Board:
                 for lane, entry in enumerate(row):
                     if entry is not None:
                         result[lane] = last[entry.slot] = found[lane]
-                        self._logits_lane = lane
+                        self.logits_lane = lane
                 yield result
             done += count
 
