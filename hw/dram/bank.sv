@@ -4,8 +4,8 @@
 //
 // Reads answer in the same cycle, with zeros when there are none; the PHY's latency is around this.
 module nomul_dram_bank #(
-    parameter BANK = 0, parameter BANK_BITS = 3, parameter COLUMN_BITS = 7, parameter ADDRESS_BITS = 22,
-    parameter BYTES = 16
+    parameter int BANK = 0, parameter int BANK_BITS = 3, parameter int COLUMN_BITS = 7, parameter int ADDRESS_BITS = 22,
+    parameter int BYTES = 16
 ) (
     input clk,
     input read, input [ADDRESS_BITS-1:0] read_address, output reg [8*BYTES-1:0] read_data,

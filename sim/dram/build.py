@@ -23,9 +23,10 @@ _HERE = Path(__file__).parent
 DRAM_SOURCES = (_HERE / "memory.h",)
 
 _MAIN = _HERE / "main.cpp"
+_WRAPPER = _HERE / "bench.v"
 _OPTIONS = [
     "--cc", "--exe", "--build", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert",
-    "--no-timing", "--top-module", "dram", "--prefix", "Vdram", "--Mdir", ".", "-o", "dram",
+    "--no-timing", "--top-module", "bench", "--prefix", "Vdram", "--Mdir", ".", "-o", "dram",
     "-Wno-fatal", "-Wno-lint", "-Wno-style", "-CFLAGS", f"-std=c++17 -I{_HERE}",
 ]  # fmt: skip
 _OPTIMISE = "OPT_FAST=-O2 OPT_SLOW=-O1 OPT_GLOBAL=-O2"
@@ -41,8 +42,9 @@ def build_dram(controller: Controller) -> Path:
         If a compiler is missing, or fails; with where the log lies.
     """
     top = convert(DramController(controller=controller), "dram")
-    texts = [top, controller.verilog, _MAIN.read_text(), *(p.read_text() for p in DRAM_SOURCES)]
-    parts = [*texts, *_OPTIONS, _OPTIMISE, str(versions().get("verilator"))]
+    options = [*_OPTIONS, f"-GBITS={8 * controller.word_bytes}"]
+    texts = [top, controller.verilog, *(p.read_text() for p in (_MAIN, _WRAPPER, *DRAM_SOURCES))]
+    parts = [*texts, *options, _OPTIMISE, str(versions().get("verilator"))]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     folder = build_folder("dram-sim", key)
     program = folder / "dram"
@@ -59,7 +61,7 @@ def build_dram(controller: Controller) -> Path:
         with open(log, "w") as output:
             try:
                 status = subprocess.run(
-                    ["verilator", *_OPTIONS, "-j", jobs, "dram.v", "controller.sv", str(_MAIN)],
+                    ["verilator", *options, "-j", jobs, "dram.v", "controller.sv", str(_WRAPPER), str(_MAIN)],
                     cwd=folder,
                     env=environment,
                     stdin=subprocess.DEVNULL,

@@ -78,7 +78,7 @@ int main(int argc, char** argv) {
         top.clk = 0;
         ++cycle;
     };
-    top.memory__command__valid = top.memory__write__valid = 0;
+    top.command_valid = top.write_valid = 0;
     top.rst = 1;
     top.clk = 0;
     for (int k = 0; k < 8; ++k) {
@@ -97,34 +97,34 @@ int main(int argc, char** argv) {
         // An offer stands until it is taken.
         if (!offering) offering = sent < bursts.size() && random() % 1024 >= stall;
         if (!giving) giving = written < writes.size() && random() % 1024 >= stall;
-        top.memory__command__valid = offering;
+        top.command_valid = offering;
         if (offering) {
-            const uint64_t command = bursts[sent] | uint64_t(bursts[sent + 1] & 63) << 32
-                                     | uint64_t(bursts[sent + 1] >> 31) << 38;
-            top.memory__command__payload = command;
+            top.address = bursts[sent];
+            top.last = bursts[sent + 1] & 63;
+            top.write = bursts[sent + 1] >> 31;
         }
-        top.memory__write__valid = giving;
-        if (giving) std::memcpy(bits(top.memory__write__payload), &writes[written], word);
+        top.write_valid = giving;
+        if (giving) std::memcpy(bits(top.write_data), &writes[written], word);
         top.eval();
-        if (offering && top.memory__command__ready) {
+        if (offering && top.command_ready) {
             if (!sent) first = cycle;
             if (!(bursts[sent + 1] >> 31)) expected += (bursts[sent + 1] & 63) + 1;
             sent += 2;
             offering = false;
             quiet = 0;
         }
-        if (giving && top.memory__write__ready) {
+        if (giving && top.write_ready) {
             written += word;
             giving = false;
             quiet = 0;
         }
         if (expected - got > most) most = expected - got;
-        if (top.memory__read_valid) {
+        if (top.read_valid) {
             if (got == expected) {
                 std::fprintf(stderr, "dram: a word that nobody asked for, cycle %" PRIu64 "\n", cycle);
                 return 3;
             }
-            std::fwrite(bits(top.memory__read_data), word, 1, reads);
+            std::fwrite(bits(top.read_data), word, 1, reads);
             ++got;
             last = cycle;
             quiet = 0;
