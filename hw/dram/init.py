@@ -69,7 +69,7 @@ class RegisterWriter(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        bus, step = self.bus, Signal(range(len(self.sequence)))
+        bus, step = self.bus, Signal(range(len(self.sequence) + 1))
         addresses = Array(Const(address // 4, 30) for address, _ in self.sequence)
         words = Array(Const(word, 32) for _, word in self.sequence)
         # Between two accesses the bus rests for a cycle.
