@@ -20,7 +20,6 @@ from litedram.gen import LiteDRAMECP5DDRPHYCRG, get_dram_ios
 from litedram.modules import DDR3Module, SDRModule, _SpeedgradeTimings, _TechnologyTimings
 from litex.build.generic_platform import GenericPlatform, Pins, Subsignal
 from litex.build.lattice import LatticePlatform
-from litex.gen.fhdl import verilog as litex_verilog
 from litex.soc.cores.clock import ECP5PLL
 from litex.soc.integration.soc_core import SoCMini
 from litex.soc.interconnect import wishbone

@@ -35,9 +35,10 @@ class Controller:
         dut, width, held = self.dut, 8 * OPTIONS["word_bytes"], None
         while True:
             await FallingEdge(dut.clk)
+            cycle = self.bench.cycle
             ready = self.rng.random() >= self.stall
             dut.native__cmd_ready.value = int(ready)
-            due = bool(self.queue) and self.queue[0][0] <= self.bench.cycle
+            due = bool(self.queue) and self.queue[0][0] <= cycle
             due = due and self.rng.random() >= self.stall
             write, address = self.queue.popleft()[1:] if due else (0, 0)
             dut.native__wdata_ready.value = int(due and write)
@@ -56,8 +57,8 @@ class Controller:
                 assert offer == held, "the offer was withdrawn or changed"
             held = offer if offer and not ready else None
             if offer and ready:
-                self.taken.append((self.bench.cycle, *offer))
-                self.queue.append((self.bench.cycle + self.delay, *offer))
+                self.taken.append((cycle, *offer))
+                self.queue.append((cycle + self.delay, *offer))
 
 
 class Reader:
