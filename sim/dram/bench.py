@@ -18,6 +18,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,7 @@ def main() -> None:
         "mebibytes": options.mebibytes,
         "phy": controller.phy,
         "timing": controller.timing,
-        "tools": versions(),
+        "tools": versions() | {"litedram": metadata.version("litedram")},
         "steps": results,
     }, indent=2))  # fmt: skip
 
