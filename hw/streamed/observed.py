@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from amaranth.hdl import Module
 from amaranth.lib import wiring
-from amaranth.lib.wiring import Out, connect, flipped
+from amaranth.lib.wiring import Out
+
+from nomul.hw.boundary import expose
 
 from .core import StreamedCore
 from .joined import Joined
@@ -50,14 +52,7 @@ class ObservedCore(wiring.Component):
         m = Module()
         m.submodules.core = self.core
         core = self.inner
-        for name, member in self.core.signature.members.items():
-            inner, outer = getattr(self.core, name), getattr(self, name)
-            if member.is_signature:
-                connect(m, inner, flipped(outer))
-            elif member.flow is Out:
-                m.d.comb += outer.eq(inner)
-            else:
-                m.d.comb += inner.eq(outer)
+        expose(m, self.core, self, self.core.signature.members)
         sums = core.engine.sums
         m.d.comb += [
             self.seen_word.eq(core.memory.read_valid),
