@@ -47,6 +47,6 @@ def external_regions(image: Image) -> list[tuple[int, memoryview]]:
         raise ValueError("the image is for memories on the chip; compile it with streaming")
     program = pack_program(image.program)
     return [
-        (EXTERNAL | address, memoryview(np.ascontiguousarray(part)).cast("B"))
+        (EXTERNAL | address, np.ascontiguousarray(part).data.cast("B"))
         for _, address, part in image.map.parts(program, image.weights, image.embeddings)
     ]

@@ -7,6 +7,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def verilog_command(
     if port == "onchip":
         image, chip = compile_for(loaded.model, engine=engine, bytes_per_beat=beat)
         config = replace(chip, lanes=lanes)
-        parts = list(regions(image, chip.weight_beats).items())
+        parts: Sequence[tuple[int, bytes | memoryview]] = [*regions(image, chip.weight_beats).items()]
     else:
         config = streamed_config(loaded.model.geometry, port=port, bytes_per_beat=beat, lanes=lanes)
         image = config.compile(loaded.model)
