@@ -11,6 +11,7 @@ from cocotb.triggers import FallingEdge, ReadOnly
 
 from nomul.hw.fetch import PROGRAM_LATENCY, Fetch
 from nomul.hw.ports import EMBED, MAX_BITS, MAXIMA, SQUARES_BITS, SUMS_BITS, StatsLayout
+from nomul.hw.scalar import ScalarUnit
 from nomul.hw.sequencer import Sequencer
 from nomul.model import isa, scalar
 from nomul.model.counters import EXPOSED, Counter
@@ -344,7 +345,9 @@ async def stops_at_what_is_no_instruction(dut, how: str) -> None:
         found = counters(dut)
         assert found[Counter.ERROR] == 1
         assert len(stub.flushed) == turn + 1
-        assert found[Counter.TOKEN_CYCLES] == Fetch.latency + (20 + turn if how == "opcode" else WORDS)
+        count = 20 + turn if how == "opcode" else WORDS
+        each = ScalarUnit.latency(isa.Const.OPCODE, LANES)
+        assert found[Counter.TOKEN_CYCLES] == Fetch.latency + (count - 1) * each + 1
     assert not stub.offered
     stub.memory[:] = good
     stub.flushed.clear()
