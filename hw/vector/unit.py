@@ -93,7 +93,8 @@ class VectorUnit(wiring.Component):
     pass_i : ``In(stream.Signature(PassLayout(lanes)))``
         Two wait besides the one at work. ``outputs`` is at least 1, of a GATED pass even.
     rows : ``In(stream.Signature(RowLayout))``
-        What an EMBED pass consumes: all elements of lane 0, all of lane 1, and so on.
+        What an EMBED pass consumes: all elements of lane 0, all of lane 1, and so on; before the next
+        lane's three cycles are let pass.
     sums : ``In(stream.Signature(SumsLayout(lanes, acc_bits(inputs))))``
         What the other passes consume. ``last`` is not looked at: a pass counts. Rows of a pass
         that has not begun wait, if there are several lanes.
@@ -228,7 +229,7 @@ class VectorUnit(wiring.Component):
         if self.lanes == 1:
             slots = outputs
         elif mode == EMBED:
-            slots = self.lanes * outputs
+            slots = self.lanes * outputs + (self.lanes - 1) * (VECTOR_LANES - 1)
         else:
             slots = Turns.latency + Turns.slots(outputs, self.lanes)
         return slots - 1 + self.latency(mode, vectors)
@@ -319,13 +320,14 @@ class VectorUnit(wiring.Component):
         even = Signal()  # of a GATED pass, the next sum is the first of two
         second = gated & ~even
         full = Signal()  # no room for logits
+        pause = Signal(VECTOR_LANES - 1)  # before the next lane's row
         sum_valid, sum_ready = Signal(), Signal()
         m.d.sync += full.eq(logits & ~self.logits.room)
         with m.If(pop):
             m.d.sync += even.eq(head.mode == Mode.GATED)
         m.d.comb += [
             sum_ready.eq(active & ~embed & ~(even & again) & ~full),
-            self.rows.ready.eq(active & embed),
+            self.rows.ready.eq(active & embed & ~pause.any()),
         ]
         sums_i, tag_in, embed_tag, last = self.sources(
             m, setup, begin, active, embed, gated, left, sum_valid, sum_ready
@@ -335,6 +337,8 @@ class VectorUnit(wiring.Component):
         m.d.sync += waits.eq(
             Cat(fire & second, waits[:-1]) | (fire & output) << _GATED_WAIT - _OUTPUT_WAIT
         )
+        if self.lanes > 1:  # the last group of four, too, takes four cycles to fetch its norms
+            m.d.sync += pause.eq(Cat((fire & embed & embed_tag.last).replicate(len(pause))) | pause << 1)
         m.d.sync += drained.eq((drain <= 1) & ~(fire & last))
         with m.If(drain != 0):
             m.d.sync += drain.eq(drain - 1)
