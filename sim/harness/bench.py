@@ -131,16 +131,13 @@ class Bench:
             path = (*prefix, name)
             if not member.is_signature:
                 continue
-            inner = member.signature
-            if member.flow == wiring.In:
-                inner = inner.flip()
             if isinstance(member.signature, stream.Signature):
                 kind = _Driver if member.flow == wiring.In else _Monitor
                 payload = member.signature.members["payload"].shape
                 key = "__".join(path)
                 self.ports[key] = kind(self.dut, key, payload)
             else:
-                self._find(inner, path)
+                self._find(member.signature, path)  # flipped where it is an input
 
     async def start(self) -> None:
         """Clock running, streams idle, out of reset; may be called again to reset in mid-work."""
