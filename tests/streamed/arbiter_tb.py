@@ -319,7 +319,7 @@ async def late_answers_reach_nobody(dut) -> None:
     """Whenever they come, from the cycle of the loss on."""
     bed = Bed(dut, latency=(1, 1))
     await bed.start()
-    for delay in [*range(-3, 8), 50]:
+    for delay in range(-2, 6):
         bed.memory.silence()
         bed.clients[0].read(0, 8)
         bed.clients[1].read(0, 8)

@@ -107,11 +107,12 @@ if KIND == "distributor":
         async def watch() -> None:
             while True:
                 await FallingEdge(dut.clk)
+                now = bench.cycle
                 await ReadOnly()
                 if dut.norms__valid.value:
                     words = int(dut.norms__words.value)
                     seen.append((int(dut.norms__address.value), list(words.to_bytes(size, "little"))))
-                    when.append(bench.cycle)
+                    when.append(now)
                     assert dut.loading.value  # until the last is written
                 asked = sum(orders[k]["load"] for k in range(len(bench.times("order"))))
                 done = len(seen) == len(writes)
