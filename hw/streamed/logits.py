@@ -8,7 +8,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from nomul.hw.ports import LogitSignature, MemorySignature, TokensLayout
+from nomul.hw.ports import LOGITS_COMING, LogitSignature, MemorySignature, TokensLayout
 from nomul.model.isa import Part
 from nomul.model.protocol import TOKEN_BITS
 
@@ -18,14 +18,14 @@ from .writer import PIECE_BYTES, Writer
 __all__ = ["LogitWriter"]
 
 _DEPTH = 32
-_LATE = 8  # logits that may come after ``room`` fell
 _RUN = 8  # of a lane, one behind the other
 
 
 class LogitWriter(wiring.Component):
     """Writes each sum as a signed 32-bit piece: index ``t`` of lane ``l`` at block ``base + l · stride``, piece ``t``.
 
-    Logits come in runs of 8 of a lane, so a word holds at most 8 of them.
+    Logits come in runs of 8 of a lane, so a word holds at most 8 of them; the last run of each lane may be
+    shorter, and ends when another lane's begins or nothing comes.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class LogitWriter(wiring.Component):
             queue.w_data.eq(came),
             queue.w_en.eq(self.port.valid & wanted[self.port.lane]),
         ]
-        m.d.sync += self.port.room.eq(queue.level < _DEPTH - _LATE - 2)
+        m.d.sync += self.port.room.eq(queue.level < _DEPTH - LOGITS_COMING - 2)
 
         # Two stages: where the lane's logits begin, then the address.
         here = data.View(item, queue.r_data)
@@ -87,7 +87,8 @@ class LogitWriter(wiring.Component):
         offset = Signal(unsigned(BLOCK_BITS), reset_less=True)
         address = Signal(32, reset_less=True)
         bits = (self.word_bytes // PIECE_BYTES).bit_length() - 1
-        go = ~valid[1] | writer.i.ready
+        close = Signal()  # a run ends behind its last logit
+        go = ~valid[1] | writer.i.ready & ~close
         m.d.comb += queue.r_en.eq(go)
         base = self.bases[Part.LOGITS]
         with m.If(go):
@@ -99,10 +100,12 @@ class LogitWriter(wiring.Component):
                 address.eq(((base.block + offset) << block_word(self.word_bytes))
                            + (stage[0].index >> bits)),
             ]  # fmt: skip
-        at_work = Signal()  # a run has begun and not ended
+        at_work = Signal()  # a run has begun and not ended,
+        owner = Signal(lane)  # of this lane
         piece = writer.i.payload
-        close = at_work & self.idle & ~queue.r_rdy & ~valid.any()
+        another = valid[1] & (stage[1].lane != owner)
         m.d.comb += [
+            close.eq(at_work & (another | self.idle & ~queue.r_rdy & ~valid.any())),
             writer.i.valid.eq(valid[1] | close),
             piece.value.eq(stage[1].sum),
             piece.address.eq(address),
@@ -110,5 +113,5 @@ class LogitWriter(wiring.Component):
             self.busy.eq(queue.r_rdy | valid.any() | at_work | writer.busy),
         ]
         with m.If(writer.i.valid & writer.i.ready):
-            m.d.sync += at_work.eq(~piece.last)
+            m.d.sync += [at_work.eq(~piece.last), owner.eq(stage[1].lane)]
         return m
