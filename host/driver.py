@@ -8,30 +8,39 @@ import struct
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 
 import numpy as np
 
 from nomul.model.errors import NomulError
+from nomul.model.image import plane_bits
 from nomul.model.protocol import (
+    EXTERNAL,
+    FEED_BACK,
     MAX_DATA,
-    MAX_PROMPT,
-    MAX_STEPS,
     REGION_SHIFT,
-    TOKEN_BITS,
     VERSION,
     Command,
+    Fault,
     Identity,
     JobState,
+    LaneToken,
     Region,
     Statistics,
     Status,
+    max_rows,
+    max_steps,
+    pack_rows,
 )
 
 from .protocol import FrameDecoder, decode_response, encode_request
 from .transport import SerialTransport, Transport
 
-__all__ = ["Board", "BoardError"]
+__all__ = ["Board", "BoardError", "Row"]
+
+#: A token for each lane; ``None`` for lanes that are not active, as are those left out at the end.
+Row = Sequence[LaneToken | None]
 
 _CHUNK = 1 << 12  # bytes under one checksum: a slow simulation still answers in good time
 _OTHER = "its bitstream and this host are of different versions"
@@ -45,6 +54,13 @@ _MEANINGS = {
     Status.JOB: "another job was begun meanwhile",
     Status.BUS: "it has no memory at this address",
 }
+_FAULTS = {
+    Fault.PROGRAM: "its program holds something that is no instruction: load the model again",
+    Fault.MEMORY: "its external memory gave wrong data: load the model again; if that does not "
+    "help, the memory or its clock is at fault",
+    Fault.SILENCE: "its external memory does not answer: reset the board",
+}
+_LOGIT_BYTES = 4
 
 
 class BoardError(NomulError):
@@ -89,6 +105,8 @@ class Board:
         What the board said about itself.
     retries : int
         Requests that had to be repeated so far.
+    logits_lane : int
+        The last lane that was active: it has the logits of the last token.
 
     Raises
     ------
@@ -113,6 +131,7 @@ class Board:
         self._session = rng.randrange(1, 1 << 16)
         self._sequence = rng.randrange(1 << 16)
         self._job = 0
+        self.logits_lane = 0
         self.retries = 0
         try:
             transport.flush()
@@ -193,7 +212,8 @@ class Board:
     def write(self, address: int, data: bytes) -> None:
         """Writes memory."""
         for k in range(0, len(data), MAX_DATA):
-            self._request(Command.WRITE, struct.pack("<I", address + k) + data[k : k + MAX_DATA])
+            part = bytes(data[k : k + MAX_DATA])
+            self._request(Command.WRITE, struct.pack("<I", address + k) + part)
 
     def read(self, address: int, count: int) -> bytes:
         """Reads memory."""
@@ -216,16 +236,18 @@ class Board:
         *,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> int:
-        """Brings memory to the wanted contents, and makes sure of it.
+        """Brings memory to the wanted contents, and makes sure of it before it returns.
 
-        What is there already is not sent again, up to the first difference in each region.
+        What is there already is not sent again: in external memory, in pieces of 4 KB; on chip, up to
+        the first difference in each region. If anything was sent, all is compared once more at the
+        end.
 
         Parameters
         ----------
         image : mapping
             Bytes by address.
         progress : callable
-            Called with the bytes that are known to be right and those there are.
+            Called with the bytes that were compared or sent and those there are.
 
         Returns
         -------
@@ -235,40 +257,60 @@ class Board:
         Raises
         ------
         NomulError
-            If a region is too small, before anything is written; or if memory does not keep what is
-            written.
+            If a region, or external memory, is too small, before anything is written; or if memory
+            does not keep what is written.
         """
-        for address, data in image.items():
-            region, offset = address >> REGION_SHIFT, address & (1 << REGION_SHIFT) - 1
-            size = (
-                self.identity.region_bytes[region]
-                if region < len(self.identity.region_bytes)
-                else 0
-            )
-            if offset + len(data) > size:
-                name = Region(region).name.lower() if region in [*Region] else f"region {region}"
+        self._fits(image)
+        total, done, sent = sum(map(len, image.values())), 0, 0
+        differs = ""  # region in which something did: the rest of it will too
+        for address, part in _pieces(image):
+            region = _region(address)
+            if region == differs or self.checksum(address, len(part)) != zlib.crc32(part):
+                if not address & EXTERNAL:
+                    differs = region
+                self.write(address, part)
+                sent += len(part)
+            done += len(part)
+            progress(done, total)
+        if sent:
+            self.verify(image)
+        return sent
+
+    def verify(self, image: Mapping[int, bytes]) -> None:
+        """Compares memory with what it should hold.
+
+        Parameters
+        ----------
+        image : mapping
+            Bytes by address.
+
+        Raises
+        ------
+        NomulError
+            Naming the region and the place of the first 4 KB that differ.
+        """
+        for address, part in _pieces(image):
+            if self.checksum(address, len(part)) != zlib.crc32(part):
                 raise NomulError(
-                    f"board: the model needs {offset + len(data)} bytes of {name}, the board has "
+                    f"board: {_region(address)} memory does not keep what is written: of the "
+                    f"{len(part)} bytes at {address:#x} some are wrong; load it again"
+                )
+
+    def _fits(self, image: Mapping[int, bytes]) -> None:
+        for address, data in image.items():
+            number, size = address >> REGION_SHIFT, 0
+            offset = address & (1 << REGION_SHIFT) - 1
+            if address & EXTERNAL:
+                offset, size = address - EXTERNAL, self.identity.memory_bytes
+            elif number < len(self.identity.region_bytes):
+                size = self.identity.region_bytes[number]
+            if offset + len(data) > size:
+                raise NomulError(
+                    f"board: the model needs {offset + len(data)} bytes of {_region(address)}"
+                    f"{' memory' * bool(address & EXTERNAL)}, the board has "
                     f"{size}: {offset + len(data) - size} too few; use a smaller model "
                     f"or another board"
                 )
-        total, done, sent = sum(map(len, image.values())), 0, 0
-        differs = -1  # region in which something did: the rest of it will too
-        for address, data in image.items():
-            for k in range(0, len(data), _CHUNK):
-                part = data[k : k + _CHUNK]
-                wanted, region = zlib.crc32(part), address + k >> REGION_SHIFT
-                if region == differs or self.checksum(address + k, len(part)) != wanted:
-                    differs = region
-                    self.write(address + k, part)
-                    sent += len(part)
-                    if self.checksum(address + k, len(part)) != wanted:
-                        raise NomulError(
-                            f"board: memory at {address + k:#x} does not keep what is written"
-                        )
-                done += len(part)
-                progress(done, total)
-        return sent
 
     # Tokens
 
@@ -293,62 +335,169 @@ class Board:
         return self._generate(tokens, count, reset)
 
     def _generate(self, prompt: list[int], count: int, reset: bool) -> Iterator[int]:
-        while len(prompt) > MAX_PROMPT:
-            head, prompt = prompt[:MAX_PROMPT], prompt[MAX_PROMPT:]
-            for _ in self._run(head, len(head), reset):
-                pass
-            reset = False
-        while True:
-            steps = min(len(prompt) + max(count, 1) - 1, MAX_STEPS)
-            token = 0
-            for k, token in enumerate(self._run(prompt, steps, reset)):
-                if k >= len(prompt) - 1 and count:
-                    yield token
-                    count -= 1
-            if not count:
-                return
-            prompt, reset = [token], False
+        rows = self._prompt_rows(prompt, reset)
+        steps, first = len(rows) + max(count - 1, 0), len(rows) - 1
+        lane = len(rows[-1]) - 1
+        if count > 1:
+            rows.append([LaneToken(token=None, logits=True)])
+        for k, found in enumerate(self._run(rows, steps)):
+            if k >= first and count:
+                token = found[lane if k == first else 0]
+                assert token is not None
+                yield token
 
     def force(self, tokens: Sequence[int], *, reset: bool = True) -> Iterator[int]:
         """Feeds given tokens; yields the arg-max after each of them."""
         return self._force(_checked(tokens), reset)
 
     def _force(self, tokens: list[int], reset: bool) -> Iterator[int]:
-        for k in range(0, len(tokens), MAX_PROMPT):
-            part = tokens[k : k + MAX_PROMPT]
-            yield from self._run(part, len(part), reset and k == 0)
+        rows = self._prompt_rows(tokens, reset)
+        for found in self._run(rows, len(rows)):
+            yield from (token for token in found if token is not None)
+
+    def _prompt_rows(self, tokens: list[int], reset: bool) -> list[Row]:
+        """One user's tokens, so many a row as there are lanes."""
+        lanes = self.identity.lanes
+        entries = [
+            LaneToken(token=token, fresh=reset and k == 0, logits=True)
+            for k, token in enumerate(tokens)
+        ]
+        return [entries[k : k + lanes] for k in range(0, len(entries), lanes)]
 
     def step(self, token: int, *, reset: bool = False) -> int:
         """Feeds one token; the arg-max after it. Its logits are then there to be read."""
-        (result,) = self._run(_checked([token]), 1, reset)
+        (result,) = self._force(_checked([token]), reset)
         return result
 
-    def logits(self, vocab: int) -> np.ndarray:
-        """Logits after the last token of the last job.
+    def logits(
+        self,
+        vocab: int,
+        *,
+        lane: int | None = None,
+        base: int = Region.LOGITS.base,
+        stride: int | None = None,
+    ) -> np.ndarray:
+        """Logits of a lane in the last step.
+
+        Parameters
+        ----------
+        vocab : int
+        lane : int, optional
+            By default the last one that was active.
+        base : int
+            Address of lane 0's.
+        stride : int, optional
+            Bytes from one lane's to the next; by default as they lie on chip.
 
         Returns
         -------
         ndarray of int32, shape ``[vocab]``
             As the core keeps them, without scale.
         """
-        return np.frombuffer(self.read(Region.LOGITS.base, 4 * vocab), dtype="<i4")
+        lane = self.logits_lane if lane is None else lane
+        if not 0 <= lane < self.identity.lanes:
+            raise NomulError(f"board: lane {lane}; it must be 0 to {self.identity.lanes - 1}")
+        if stride is None:
+            stride = _LOGIT_BYTES << plane_bits(
+                self.identity.region_bytes[Region.LOGITS] // _LOGIT_BYTES
+            )
+        return np.frombuffer(
+            self.read(base + lane * stride, _LOGIT_BYTES * vocab), dtype=f"<i{_LOGIT_BYTES}"
+        )
 
-    def _run(self, prompt: list[int], steps: int, reset: bool) -> Iterator[int]:
-        """One job; yields the arg-max after each of ``steps`` tokens."""
+    # Lanes
+
+    def run(self, rows: Sequence[Row], steps: int | None = None) -> Iterator[list[int | None]]:
+        """Processes rows in order, then the last one again and again; as many jobs as it takes.
+
+        Leaving the iterator early stops the board, whose recurrent states are then all lost.
+
+        Parameters
+        ----------
+        rows : sequence of rows
+            At least one. A lane that feeds back wants its slot active in the row before.
+        steps : int, optional
+            By default as many as there are rows; not fewer.
+
+        Yields
+        ------
+        list of int or None, one a lane
+            The arg-max of each active lane in a step.
+
+        Raises
+        ------
+        NomulError
+            At once, if the rows do not fit the board, or mean nothing; later, if the board fails.
+        """
+        lanes, slots = self.identity.lanes, self.identity.slots
+        count = len(rows) if steps is None else steps
+        if not 1 <= len(rows) <= count:
+            raise NomulError(
+                f"board: {len(rows)} rows and {count} steps; there must be at least one row, and "
+                f"a step for each"
+            )
+        before: set[int] = set()
+        for number, row in enumerate(rows):
+            if len(row) > lanes:
+                raise NomulError(f"board: row {number} has {len(row)} lanes, the board {lanes}")
+            entries = [entry for entry in row if entry is not None]
+            for entry in entries:
+                if entry.slot >= slots:
+                    raise NomulError(
+                        f"board: row {number} has slot {entry.slot}; it must be 0 to {slots - 1}"
+                    )
+                if entry.token is None and (entry.fresh or entry.slot not in before):
+                    raise NomulError(
+                        f"board: row {number} feeds back to slot {entry.slot}, "
+                        f"which is {'fresh' if entry.fresh else 'not active in the row before'}"
+                    )
+            before = {entry.slot for entry in entries}
+        return self._run(rows, count)
+
+    def _run(self, rows: Sequence[Row], steps: int) -> Iterator[list[int | None]]:
+        lanes, last = self.identity.lanes, dict[int, int]()  # arg-max of each slot just before
+        done = 0
+        while done < steps:
+            part = list(rows[done : done + max_rows(lanes)]) or [rows[-1]]
+            ends = done + len(part) >= len(rows)
+            known = [
+                replace(entry, token=last[entry.slot]) if entry and entry.token is None else entry
+                for entry in part[0]
+            ]
+            if ends and len(part) == 1 and steps - done > 1 and known != [*part[0]]:
+                part.append(part[0])  # what is given now is fed back from the next step on
+            part[0] = known
+            count = min(steps - done, max_steps(lanes)) if ends else len(part)
+            for k, found in enumerate(self._run_job(part, count)):
+                row = part[min(k, len(part) - 1)]
+                last = {}
+                result: list[int | None] = [None] * lanes
+                for lane, entry in enumerate(row):
+                    if entry is not None:
+                        result[lane] = last[entry.slot] = found[lane]
+                        self.logits_lane = lane
+                yield result
+            done += count
+
+    def _run_job(self, rows: Sequence[Row], steps: int) -> Iterator[list[int]]:
+        """One job; yields the arg-maxes of all lanes after each of ``steps`` steps."""
+        lanes = self.identity.lanes
         self._job = job = self._job % 0xFFFF + 1
-        arguments = struct.pack(f"<HBBH{len(prompt)}H", job, reset, 0, steps, *prompt)
-        self._begin(arguments)
+        self._begin(struct.pack("<HH", job, steps) + pack_rows(rows, lanes))
         done, state = 0, JobState.RUNNING
         moved, pause = time.monotonic(), 0.0
         try:
             while state == JobState.RUNNING or done < steps:
                 results = self._request(Command.POLL, struct.pack("<HH", job, done))
-                state, _, *fresh = struct.unpack(f"<BH{(len(results) - 3) // 2}H", results)
+                state, fault, _, *fresh = struct.unpack(f"<BBH{(len(results) - 4) // 2}H", results)
                 if fresh:
                     moved, pause = time.monotonic(), 0.0
+                elif state == JobState.FAILED:
+                    meaning = _FAULTS.get(fault, f"fault {fault}: {_OTHER}")
+                    raise NomulError(f"board: step {done + 1} of {steps} failed: {meaning}")
                 elif state == JobState.ABORTED or (state == JobState.FINISHED and done < steps):
                     raise NomulError(
-                        f"board: the job ended after {done} of {steps} tokens: "
+                        f"board: the job ended after {done} of {steps} steps: "
                         f"begin again with a reset"
                     )
                 elif time.monotonic() - moved > self._stall_s:
@@ -356,9 +505,9 @@ class Board:
                 elif state == JobState.RUNNING:
                     pause = min(0.02, pause * 1.5 + 0.0005)
                     time.sleep(pause)
-                for token in fresh:
+                for k in range(0, len(fresh), lanes):
                     done += 1
-                    yield token
+                    yield fresh[k : k + lanes]
         except GeneratorExit:
             if state == JobState.RUNNING:
                 self.abort()
@@ -381,14 +530,28 @@ class Board:
         self._request(Command.ABORT, struct.pack("<H", 0))
 
 
+def _region(address: int) -> str:
+    """Name of the region of an address."""
+    number = address >> REGION_SHIFT
+    if address & EXTERNAL:
+        return "external"
+    return Region(number).name.lower() if number in [*Region] else f"region {number}"
+
+
+def _pieces(image: Mapping[int, bytes]) -> Iterator[tuple[int, bytes]]:
+    """What is under one checksum each, with its address."""
+    for address, data in image.items():
+        for k in range(0, len(data), _CHUNK):
+            yield address + k, data[k : k + _CHUNK]
+
+
 def _checked(tokens: Sequence[int]) -> list[int]:
     checked = [int(token) for token in tokens]
     if not checked:
         raise NomulError("board: the prompt is empty; it must have at least one token")
     for k, token in enumerate(checked):
-        if not 0 <= token < 1 << TOKEN_BITS:
+        if not 0 <= token < FEED_BACK:
             raise NomulError(
-                f"board: token {k} of the prompt is {token}; "
-                f"it must be 0 to {(1 << TOKEN_BITS) - 1}"
+                f"board: token {k} of the prompt is {token}; it must be 0 to {FEED_BACK - 1}"
             )
     return checked

@@ -166,6 +166,7 @@ class Core(wiring.Component):
         connect(m, sequencer.token_o, flipped(self.token_o))
         m.d.comb += [
             sequencer.give_up.eq(self.abort),
+            self.error.eq(sequencer.fault),
             self.busy.eq(sequencer.busy),
         ]
         return m

@@ -10,7 +10,9 @@ from nomul.model.protocol import ADDRESS_BITS, TOKEN_BITS
 
 from .ports import TokensLayout
 
-__all__ = ["BusSignature", "CorePorts"]
+__all__ = ["ERROR_BITS", "BusSignature", "CorePorts"]
+
+ERROR_BITS = 8  #: of a core's ``error``
 
 
 class BusSignature(wiring.Signature):
@@ -21,9 +23,9 @@ class BusSignature(wiring.Signature):
 
     Members
     -------
-    address : ``In(28)``
-        Bits 27:24 are the region (:class:`nomul.model.protocol.Region`), the rest a byte offset in
-        it.
+    address : ``In(32)``
+        With bit 31, a byte's place in external memory. Else bits 30:24 are the region
+        (:class:`nomul.model.protocol.Region`), the rest a byte offset in it.
     write, read : ``In(1)``
         Strobes of one cycle, never both.
     write_data : ``In(8)``
@@ -63,11 +65,14 @@ class CorePorts(wiring.Signature):
     token_o : ``Out(stream.Signature(ArrayLayout(16, lanes)))``
         The arg-max of each lane's logits: one result for each taken from ``token_i``, in order.
         Aborted tokens give none.
+    error : ``Out(8)``
+        With ``token_o``: why the tokens failed (:class:`nomul.model.protocol.Fault`), 0 if they did
+        not. After a failure the results mean nothing, and state is undefined until a ``fresh`` token.
     bus : ``Out(BusSignature())``
         Memory access from outside; used only while ``busy`` is low.
     abort : ``In(1)``
         Held high until ``busy`` falls: the token in progress is given up. State is undefined until
-        a ``reset`` token.
+        a ``fresh`` token.
     busy : ``Out(1)``
         From the cycle after a token is taken until everything about it is done, logits readable.
     """
@@ -77,6 +82,7 @@ class CorePorts(wiring.Signature):
             {
                 "token_i": In(stream.Signature(TokensLayout(lanes))),
                 "token_o": Out(stream.Signature(data.ArrayLayout(unsigned(TOKEN_BITS), lanes))),
+                "error": Out(ERROR_BITS),
                 "bus": Out(BusSignature()),
                 "abort": In(1),
                 "busy": Out(1),

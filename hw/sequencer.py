@@ -92,6 +92,8 @@ class Sequencer(wiring.Component):
         From the cycle after a token is taken until its result is taken.
     token : ``Out(TokensLayout(lanes))``
         Of the token in progress.
+    fault : ``Out(Fault)``
+        With ``token_o``: why there is no result.
     counters : ``Out(ArrayLayout(32, counter_words(lanes)))``
         In the order of :class:`nomul.model.counters.Counter`.
     """
@@ -131,6 +133,7 @@ class Sequencer(wiring.Component):
             "flush": Out(1),
             "busy": Out(1),
             "token": Out(TokensLayout(lanes)),
+            "fault": Out(Fault),
             "counters": Out(
                 data.ArrayLayout(unsigned(8 * COUNTER_BYTES), counter_words(lanes))
             ),
@@ -148,6 +151,7 @@ class Sequencer(wiring.Component):
         error = Signal(Fault)
         m.d.comb += [
             self.token.eq(token),
+            self.fault.eq(error),
             self.busy.eq(run | self.token_o.valid),
             self.token_i.ready.eq(~self.busy & ~self.give_up & ~self.hold),
             self.start.eq(self.token_i.valid & self.token_i.ready),

@@ -15,7 +15,7 @@ import numpy as np
 from .geometry import Geometry
 from .isa import INSTRUCTION_BYTES
 
-__all__ = ["BLOCK", "LOGIT_BYTES", "STATE_BYTES", "MemoryMap"]
+__all__ = ["BLOCK", "LOGIT_BYTES", "STATE_BYTES", "MemoryMap", "state_place"]
 
 BLOCK = 64  #: Bytes of a block.
 STATE_BYTES = 4  #: Of an element of recurrent state in memory.
@@ -24,6 +24,11 @@ LOGIT_BYTES = 4
 
 def _blocks(size: int) -> int:
     return -(-size // BLOCK)
+
+
+def state_place(geometry: Geometry, layer: int) -> int:
+    """Element at which a layer's recurrent state begins in its slot's: that of a block."""
+    return layer * _blocks(geometry.hidden * STATE_BYTES) * (BLOCK // STATE_BYTES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +70,8 @@ class MemoryMap:
         stream = _blocks(instructions * INSTRUCTION_BYTES)
         embeddings = stream + _blocks(stream_bytes)
         state = embeddings + _blocks(embedding_bytes)
-        state_stride = _blocks(geometry.state_values * STATE_BYTES) if slots else 0
+        state_bytes = state_place(geometry, geometry.layers) * STATE_BYTES
+        state_stride = _blocks(state_bytes) if slots else 0
         logits = state + slots * state_stride
         logits_stride = _blocks(geometry.vocab * LOGIT_BYTES)
         return cls(

@@ -16,7 +16,7 @@ from .errors import NomulError
 from .fold import Layer, Matrix, Model, NormVector
 from .geometry import Geometry
 from .isa import Mode, Part, Source, Statistic
-from .memory_map import BLOCK, MemoryMap
+from .memory_map import BLOCK, MemoryMap, state_place
 from .numbers import (
     ACT_MAX,
     NORM_BITS,
@@ -247,8 +247,9 @@ class _Builder:
         eps = self.model.eps
         words = -(-d // VECTOR_LANES)
         in_memory = self.streaming is not None and self.streaming.slots > 0
+        place = state_place(self.model.geometry, number)
         if in_memory:
-            self.emit(isa.Recall(address=number * d, elements=d))
+            self.emit(isa.Recall(address=place, elements=d))
         lower_at = self.norms.store(1, layer.lower_bound, layer.o_norm.values, layer.o_square.values)
         o_at = lower_at + words
 
@@ -256,7 +257,7 @@ class _Builder:
         unit = 0.0
         projections: tuple[tuple[Mode, NormVector, Matrix, dict[str, int]], ...] = (
             (Mode.FORGET, layer.f_norm, layer.f_proj, {"address": lower_at}),
-            (Mode.INPUT, layer.i_norm, layer.i_proj, {"address": number * d}),
+            (Mode.INPUT, layer.i_norm, layer.i_proj, {"address": 0 if in_memory else number * d}),
             (Mode.OUTPUT, layer.g_norm, layer.g_proj, {}),
         )
         for k, (mode, norm, matrix, fields) in enumerate(projections):
@@ -283,7 +284,7 @@ class _Builder:
         self.norms.ahead(following[-1].values, len(following) - 1)
         self.maximum(0)
         if in_memory:  # the statistic was there, so all of the state is
-            self.emit(isa.Keep(address=number * d, elements=d))
+            self.emit(isa.Keep(address=place, elements=d))
         quant = self.quantise(Source.PRODUCT, o_at, d)
         kz = STATE_FRAC - shift + layer.o_square.exponent - _SQUARE_DROP
         self.constant(R_CONST, eps * eps * d * 4.0**kz)

@@ -62,9 +62,11 @@ class Golden:
         self.lanes = lanes
         self.slots = lanes if slots is None else slots
         g = image.geometry
+        # A layer's state may begin at a block of memory.
+        places = [i.address + i.elements for i in image.program if isinstance(i, isa.Recall)]
         self.vectors = Vectors(
             image.norms, hidden=g.hidden, intermediate=g.intermediate,
-            state_values=g.state_values, lanes=lanes, slots=self.slots, stored=self._stored,
+            state_values=max(places, default=g.state_values), lanes=lanes, slots=self.slots, stored=self._stored,
         )  # fmt: skip
         self.logit_scale = [0.0] * lanes
         self.trace: Trace | None = None
@@ -223,7 +225,9 @@ class _Token:
                 self.embed(i)
             case isa.Load():
                 self.core.vectors.load(i.address, self.core._loads[index])
-            case isa.Stream() | isa.Base() | isa.Recall() | isa.Keep() | isa.End():
+            case isa.Recall():
+                self.core.vectors.recalled = i.address
+            case isa.Stream() | isa.Base() | isa.Keep() | isa.End():
                 pass  # where things lie is the core's business
 
     def register(self, number: int) -> list[Scalar]:

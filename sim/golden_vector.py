@@ -82,6 +82,8 @@ class Vectors:
     ----------
     x, product, keep, activated : ndarray of int64, shape ``[L, n]``
     state : ndarray of int64, shape ``[slots, n]``
+    recalled : int
+        Element of the state that is element 0 of a pass.
     slots, active : ndarray of int64, bool, shape ``[L]``
         The state of each lane, and whether its token counts.
     maxima : ndarray of int64, shape ``[3, L]``
@@ -116,6 +118,7 @@ class Vectors:
         self.keep = zeros(lanes, hidden)  # 1 - f
         self.activated = zeros(lanes, hidden)  # silu(h)
         self.state = zeros(slots, state_values)
+        self.recalled = 0
         self.slots = zeros(lanes)
         self.active = np.ones(lanes, dtype=bool)
         self.maxima = zeros(3, lanes)
@@ -164,7 +167,7 @@ class Vectors:
                 self.keep = round_shift((one - lower) * rest, SIGMA_FRAC)
                 self.store("keep", self.keep)
             case Mode.INPUT:
-                h = self._recur(i.address, _silu(self._t(sums, scales)))
+                h = self._recur(self.recalled + i.address, _silu(self._t(sums, scales)))
                 t = saturate(round_shift(h, STATE_FRAC - T_FRAC), T_BITS)
                 self.activated = round_shift(h * sigma(t), SIGMA_FRAC)
                 self.store("h", h)

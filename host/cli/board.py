@@ -79,8 +79,9 @@ def counters(board: Board) -> dict[str, int]:
 
 
 def logit_scale(board: Board) -> float:
-    """What a unit of a logit's sum is worth, after the latest token."""
-    raw = board.read(Region.COUNTERS.base + Counter.LOGIT_SCALE * COUNTER_BYTES, 8)
+    """What a unit of a logit's sum is worth, after the latest token, in its lane."""
+    word = Counter.LOGIT_SCALE + 2 * board.logits_lane
+    raw = board.read(Region.COUNTERS.base + word * COUNTER_BYTES, 2 * COUNTER_BYTES)
     mantissa, exponent = struct.unpack("<Ii", raw)
     return float(mantissa) * 2.0**exponent
 

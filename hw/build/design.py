@@ -48,7 +48,9 @@ def identity(config: CoreConfig, clock_hz: int = NOMINAL_CLOCK_HZ) -> Identity:
         design=design_hash(config),
         bytes_per_beat=config.bytes_per_beat,
         lanes=config.lanes,
+        slots=config.lanes,
         clock_hz=clock_hz,
+        memory_bytes=0,
         region_bytes=tuple(sizes),
     )
 

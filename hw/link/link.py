@@ -6,26 +6,30 @@ from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from nomul.model.protocol import (
-    ADDRESS_BITS,
     CRC_RESIDUE,
+    FEED_BACK,
     HEADER_BYTES,
+    LANE_BYTES,
     MAX_DATA,
+    MAX_ENTRIES,
     MAX_FRAME,
-    MAX_POLL,
-    MAX_PROMPT,
-    MAX_STEPS,
     RESPONSE,
+    SLOT_BITS,
     TOKEN_BITS,
     VERSION,
     Command,
     Identity,
     JobState,
+    LaneFlag,
     Statistics,
     Status,
+    max_steps,
+    polled_steps,
 )
 
 from ..core_ports import CorePorts
 from .crc import Crc32
+from .rows import RowChecker
 from .runner import JobRunner
 from .slip import FrameByte, SlipDecoder, SlipEncoder
 
@@ -41,7 +45,7 @@ class Link(wiring.Component):
     Parameters
     ----------
     identity : Identity
-        What OPEN answers.
+        What OPEN answers; it says how many lanes and slots the core has.
 
     Members
     -------
@@ -49,7 +53,7 @@ class Link(wiring.Component):
         Bytes from the host.
     tx : ``Out(stream.Signature(8))``
         Bytes to the host.
-    core : ``In(CorePorts())``
+    core : ``In(CorePorts(lanes=identity.lanes))``
         The core.
     busy : ``Out(1)``
         A request is acted on or answered, or a job runs. While it is low and ``rx`` idle, nothing
@@ -64,7 +68,7 @@ class Link(wiring.Component):
             {
                 "rx": In(stream.Signature(8)),
                 "tx": Out(stream.Signature(8)),
-                "core": In(CorePorts()),
+                "core": In(CorePorts(lanes=identity.lanes)),
                 "busy": Out(1),
             }
         )
@@ -77,14 +81,14 @@ class Link(wiring.Component):
         ----------
         command : Command
         count : int
-            Bytes of WRITE or CHECKSUM, prompt tokens of JOB.
+            Bytes of WRITE or CHECKSUM, lanes in all rows of JOB.
         bus : int
             Cycles from a strobe on the core's bus to ``done``.
         """
         work = {
             Command.WRITE: 2 + count * (2 + bus),
             Command.CHECKSUM: 1 + count * (2 + bus),
-            Command.JOB: 3 + 2 * count,
+            Command.JOB: 4 + 4 * count,
         }
         return 6 + work.get(command, 0)
 
@@ -93,7 +97,9 @@ class Link(wiring.Component):
         m.submodules.decoder = decoder = SlipDecoder()
         m.submodules.encoder = encoder = SlipEncoder()
         m.submodules.crc = crc = Crc32()
-        m.submodules.runner = runner = JobRunner()
+        lanes, slots = self.identity.lanes, self.identity.slots
+        m.submodules.runner = runner = JobRunner(lanes=lanes, slots=slots)
+        m.submodules.checker = checker = RowChecker(lanes=lanes, slots=slots)
         # What is read while it is being written is read again before anybody looks at it.
         m.submodules.buffer = buffer = memory.Memory(
             shape=8, depth=1024, init=[], attrs={"no_rw_check": 1}
@@ -104,7 +110,13 @@ class Link(wiring.Component):
         connect(m, encoder.o, flipped(self.tx))
         connect(m, runner.token_i, flipped(self.core.token_i))
         connect(m, flipped(self.core.token_o), runner.token_o)
-        m.d.comb += [self.core.abort.eq(runner.abort), runner.busy.eq(self.core.busy)]
+        m.d.comb += [
+            self.core.abort.eq(runner.abort),
+            runner.busy.eq(self.core.busy),
+            runner.error.eq(self.core.error),
+            checker.commit.eq(runner.start),
+            checker.spoil.eq(runner.spoil),
+        ]
 
         # The request: header and first arguments in registers, everything in the buffer too.
         count = Signal(range(MAX_FRAME + 1))
@@ -113,9 +125,11 @@ class Link(wiring.Component):
         kind, sequence, session = header[:8], header[8:24], header[24:40]
         words = Signal(48)  # the first six bytes of arguments
         address, length = words[:32], words[32:48]  # of WRITE, READ, CHECKSUM
-        job, reset, steps = words[:16], words[16], words[32:48]  # of JOB, POLL, ABORT
-        since = words[16:32]  # of POLL
+        job = words[:16]  # of JOB, POLL, ABORT
+        steps = since = words[16:32]  # of JOB; of POLL
         arguments = Signal(range(MAX_FRAME + 1))  # bytes of arguments
+        data_bytes = Signal.like(arguments)  # behind the first four
+        m.d.comb += data_bytes.eq(arguments - 4)
         command = kind[:4]
 
         # The session.
@@ -125,7 +139,7 @@ class Link(wiring.Component):
         )  # of the request: what follows the latest one is young, what precedes it old
         right_crc, known_session = Signal(), Signal()
         counters = {
-            name: Signal(16, name=f"count_{name}") for name in Statistics.__dataclass_fields__
+            name: Signal(16, name=f"count_{name}") for name in Statistics.COUNTERS
         }
 
         def count_one(name: str) -> None:
@@ -157,28 +171,34 @@ class Link(wiring.Component):
         m.d.comb += [
             put.addr.eq(count),
             put.data.eq(decoder.o.payload.data),
-            bus.address.eq(address[:ADDRESS_BITS]),
+            bus.address.eq(address),
             bus.write_data.eq(byte),
         ]
         pointer = Signal(10)
-        prompt = Signal(range(MAX_PROMPT + 1))
-        loaded = Signal(range(MAX_PROMPT + 1))
+        loaded = Signal(range(2 * MAX_ENTRIES + 1))  # words of rows: token; slot and flags
+        feeds_back = Signal()
         low, fetched = Signal(8), Signal(8, reset_less=True)
         m.d.sync += fetched.eq(get.data)  # a block RAM is slow enough without logic behind it
         result = Signal(TOKEN_BITS)
         m.d.comb += [
             get.addr.eq(pointer),
             runner.new_job.eq(job),
-            runner.new_reset.eq(reset),
             runner.new_steps.eq(steps),
-            runner.new_prompt.eq(prompt),
+            runner.new_rows.eq(checker.rows),
             runner.write_index.eq(loaded),
-            runner.write_token.eq(Cat(low, fetched)),
-            runner.read_index.eq(since),
+            runner.write_word.eq(Cat(low, fetched)),
+            checker.feed_back.eq(feeds_back),
+            checker.slot.eq(low),
+            checker.active.eq((fetched & LaneFlag.ACTIVE).any()),
+            checker.fresh.eq((fetched & LaneFlag.FRESH).any()),
         ]
-        polled = Signal(range(MAX_POLL + 1))
+        assert len(low) == SLOT_BITS
+        if lanes == 1:
+            m.d.comb += runner.read_index.eq(since)
+        polled = Signal(range(polled_steps(lanes) + 1))
+        polled_lane = Signal(range(max(2, lanes)))
         done = Signal.like(runner.done)  # as it was when the response began
-        state = Signal(JobState)
+        state, fault = Signal(JobState), Signal.like(runner.fault)
 
         def refuse(why: Status) -> None:
             m.d.sync += status.eq(why)
@@ -267,11 +287,9 @@ class Link(wiring.Component):
                         with m.Case(Command.STATUS), m.If(arguments != 0):
                             refuse(Status.LENGTH)
                         with m.Case(Command.WRITE):
-                            m.d.sync += length.eq(arguments - 4)
+                            m.d.sync += length.eq(data_bytes)
                             with m.If((arguments < 5) | (arguments > 4 + MAX_DATA)):
                                 refuse(Status.LENGTH)
-                            with m.Elif(address >> ADDRESS_BITS != 0):
-                                refuse(Status.ARGUMENT)
                             with m.Elif(runner.running):
                                 refuse(Status.BUSY)
                             with m.Else():
@@ -280,9 +298,7 @@ class Link(wiring.Component):
                             with m.If(arguments != 6):
                                 refuse(Status.LENGTH)
                             with m.Elif(
-                                (address >> ADDRESS_BITS != 0)
-                                | (length == 0)
-                                | ((length > MAX_DATA) & (command == Command.READ))
+                                (length == 0) | ((length > MAX_DATA) & (command == Command.READ))
                             ):
                                 refuse(Status.ARGUMENT)
                             with m.Elif(runner.running):
@@ -290,25 +306,24 @@ class Link(wiring.Component):
                             with m.Elif(command == Command.CHECKSUM):
                                 m.next = "BUS READ"
                         with m.Case(Command.JOB):
-                            m.d.sync += prompt.eq((arguments - 6) >> 1)
-                            with m.If(
-                                (arguments < 8) | arguments[0] | (arguments > 6 + 2 * MAX_PROMPT)
-                            ):
+                            m.d.comb += checker.begin.eq(1)
+                            m.d.sync += length.eq(data_bytes)
+                            # No frame holds too many.
+                            with m.If((arguments < 4 + LANE_BYTES) | arguments[:2].any()):
                                 refuse(Status.LENGTH)
-                            with m.Elif((job == 0) | (steps == 0) | (steps > MAX_STEPS)):
+                            with m.Elif((job == 0) | (steps == 0) | (steps > max_steps(lanes))):
                                 refuse(Status.ARGUMENT)
                             with m.Elif(
                                 job != runner.job
                             ):  # else it runs or ran: say so again, do nothing
                                 with m.If(runner.running):
                                     refuse(Status.BUSY)
-                                with m.Elif(~reset & ~runner.resumable):
-                                    refuse(Status.STATE)
                                 with m.Else():
-                                    m.d.sync += pointer.eq(HEADER_BYTES + 6)
                                     m.next = "JOB FETCH"
                         with m.Case(Command.POLL):
-                            m.d.sync += [done.eq(runner.done), state.eq(runner.state)]
+                            m.d.sync += [
+                                done.eq(runner.done), state.eq(runner.state), fault.eq(runner.fault),
+                            ]
                             with m.If(arguments != 4):
                                 refuse(Status.LENGTH)
                             with m.Elif((job != runner.job) | (job == 0)):
@@ -344,7 +359,7 @@ class Link(wiring.Component):
                     refuse(Status.BUS)
                     m.next = "HEADER"
 
-            # JOB: the prompt into the runner's memory, a byte a cycle, then go.
+            # JOB: the rows into the runner's memory, a byte a cycle, then go.
             with m.State("JOB FETCH"):
                 m.d.sync += pointer.eq(pointer + 1)
                 m.next = "JOB READ"
@@ -352,18 +367,31 @@ class Link(wiring.Component):
                 m.d.sync += pointer.eq(pointer + 1)
                 m.next = "JOB LOW"
             with m.State("JOB LOW"):
-                m.d.sync += [pointer.eq(pointer + 1), low.eq(fetched)]
+                m.d.sync += [
+                    pointer.eq(pointer + 1), length.eq(length - 1), low.eq(fetched),
+                ]
                 m.next = "JOB HIGH"
-                with m.If(loaded == prompt):
-                    m.next = "HEADER"
-                    with m.If(steps < prompt):
-                        refuse(Status.ARGUMENT)
-                    with m.Else():
-                        m.d.comb += runner.start.eq(1)
+                with m.If(length == 0):
+                    m.next = "JOB BEGIN"
             with m.State("JOB HIGH"):
-                m.d.comb += runner.write.eq(1)
-                m.d.sync += [pointer.eq(pointer + 1), loaded.eq(loaded + 1)]
+                m.d.comb += [runner.write.eq(1), checker.valid.eq(loaded[0])]
+                m.d.sync += [
+                    pointer.eq(pointer + 1),
+                    length.eq(length - 1),
+                    loaded.eq(loaded + 1),
+                    feeds_back.eq(Cat(low, fetched) == FEED_BACK),
+                ]
                 m.next = "JOB LOW"
+            with m.State("JOB BEGIN"):
+                m.next = "HEADER"
+                with m.If(~checker.whole):
+                    refuse(Status.LENGTH)
+                with m.Elif(checker.impossible | (steps < checker.rows)):
+                    refuse(Status.ARGUMENT)
+                with m.Elif(checker.gone):
+                    refuse(Status.STATE)
+                with m.Else():
+                    m.d.comb += runner.start.eq(1)
 
             # READ (inside its response) and CHECKSUM (before it): bytes from the bus.
             with m.State("BUS READ"):
@@ -398,6 +426,8 @@ class Link(wiring.Component):
                 m.next = "HEADER"
 
             with m.State("HEADER"), m.If(free):
+                if lanes > 1:
+                    m.d.sync += runner.read_index.eq(since * lanes)
                 with m.Switch(at):
                     for k, field in enumerate(
                         (
@@ -428,9 +458,11 @@ class Link(wiring.Component):
                     Command.OPEN: Const(
                         int.from_bytes(self.identity.pack(), "little"), 8 * Identity.SIZE
                     ),
-                    Command.STATUS: Cat(counters.values()),
+                    Command.STATUS: Cat(counters.values(), runner.fault, Const(0, 8)),
                     Command.CHECKSUM: address,
-                    Command.POLL: Cat(state, Const(0, 6), Cat(done, Const(0, 6))),
+                    Command.POLL: Cat(
+                        state, Const(0, 8 - len(state)), fault, done, Const(0, 16 - len(done))
+                    ),
                 }
                 with m.If(free):
                     m.d.sync += at.eq(at + 1)
@@ -443,12 +475,18 @@ class Link(wiring.Component):
 
             # POLL: arg-maxes.
             with m.State("TOKEN READ"):
-                with m.If((since >= done) | (polled == MAX_POLL)):
+                with m.If((polled_lane == 0) & ((since >= done) | (polled == polled_steps(lanes)))):
                     m.next = "STATUS"
                 with m.Else():
                     m.d.comb += runner.read.eq(1)
                     with m.If(runner.granted):
-                        m.d.sync += [since.eq(since + 1), polled.eq(polled + 1)]
+                        m.d.sync += polled_lane.eq(polled_lane + 1)
+                        if lanes > 1:
+                            m.d.sync += runner.read_index.eq(runner.read_index + 1)
+                        with m.If(polled_lane == lanes - 1):
+                            m.d.sync += [
+                                polled_lane.eq(0), since.eq(since + 1), polled.eq(polled + 1),
+                            ]
                         m.next = "TOKEN WAIT"
             with m.State("TOKEN WAIT"):
                 m.next = "TOKEN LATCH"

@@ -51,8 +51,6 @@ class StreamedCore(wiring.Component):
     -------
     Those of :class:`~nomul.hw.core_ports.CorePorts`, and
     memory : ``Out(MemorySignature(word_bytes))``
-    fault : ``Out(Fault)``
-        With ``token_o``: why there is no result.
     """
 
     def __init__(self, *, config: StreamedConfig, patience: int = 1 << 20):
@@ -235,9 +233,9 @@ class StreamedCore(wiring.Component):
             self.counters.words_i.eq(sequencer.counters),
         ]
         with m.If(arbiter.failed):
-            m.d.comb += sequencer.fault.eq(Fault.MEMORY)
+            m.d.comb += sequencer.memory_fault.eq(Fault.MEMORY)
         with m.If(lost):
-            m.d.comb += sequencer.fault.eq(Fault.SILENCE)
+            m.d.comb += sequencer.memory_fault.eq(Fault.SILENCE)
 
         # Recurrent state: of every slot on the chip, or of a layer at a time.
         mover = self.mover
@@ -264,5 +262,9 @@ class StreamedCore(wiring.Component):
         # Tokens.
         connect(m, flipped(self.token_i), sequencer.token_i)
         connect(m, sequencer.token_o, flipped(self.token_o))
-        m.d.comb += [sequencer.give_up.eq(self.abort), self.busy.eq(sequencer.busy)]
+        m.d.comb += [
+            sequencer.give_up.eq(self.abort),
+            self.busy.eq(sequencer.busy),
+            self.error.eq(sequencer.fault),
+        ]
         return m

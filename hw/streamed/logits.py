@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Module, Signal, signed, unsigned
+from amaranth.hdl import Array, Module, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -24,8 +24,7 @@ _RUN = 8  # of a lane, one behind the other
 class LogitWriter(wiring.Component):
     """Writes each sum as a signed 32-bit piece: index ``t`` of lane ``l`` at block ``base + l · stride``, piece ``t``.
 
-    Logits come in runs of 8 of a lane, so a word holds at most 8 of them; the last run of each lane may be
-    shorter, and ends when another lane's begins or nothing comes.
+    Logits come in runs of 8 of a lane, so a word holds at most 8 of them.
 
     Parameters
     ----------
@@ -80,38 +79,39 @@ class LogitWriter(wiring.Component):
         ]
         m.d.sync += self.port.room.eq(queue.level < _DEPTH - LOGITS_COMING - 2)
 
-        # Two stages: where the lane's logits begin, then the address.
+        # Two stages: where the lane's logits begin, then the address. A piece waits there until it is known
+        # whether its run goes on.
         here = data.View(item, queue.r_data)
         stage = [Signal(item, name=f"stage{k}", reset_less=True) for k in range(2)]
         valid = Signal(2)
         offset = Signal(unsigned(BLOCK_BITS), reset_less=True)
         address = Signal(32, reset_less=True)
         bits = (self.word_bytes // PIECE_BYTES).bit_length() - 1
-        close = Signal()  # a run ends behind its last logit
-        go = ~valid[1] | writer.i.ready & ~close
-        m.d.comb += queue.r_en.eq(go)
         base = self.bases[Part.LOGITS]
-        with m.If(go):
-            m.d.sync += [
-                valid.eq(Cat(queue.r_rdy, valid)),
-                stage[0].eq(here),
-                stage[1].eq(stage[0]),
-                offset.eq(here.lane * base.stride),
-                address.eq(((base.block + offset) << block_word(self.word_bytes))
-                           + (stage[0].index >> bits)),
-            ]  # fmt: skip
-        at_work = Signal()  # a run has begun and not ended,
-        owner = Signal(lane)  # of this lane
-        piece = writer.i.payload
-        another = valid[1] & (stage[1].lane != owner)
+        piece, full = writer.i.payload, stage[1].index[:3] == _RUN - 1
+        other = valid[0] & (stage[0].lane != stage[1].lane)
+        over = self.idle & ~queue.r_rdy & ~valid[0]
+        moves = ~valid[1] | writer.i.valid & writer.i.ready
         m.d.comb += [
-            close.eq(at_work & (another | self.idle & ~queue.r_rdy & ~valid.any())),
-            writer.i.valid.eq(valid[1] | close),
+            queue.r_en.eq(~valid[0] | moves),
+            writer.i.valid.eq(valid[1] & (valid[0] | full | over)),
             piece.value.eq(stage[1].sum),
             piece.address.eq(address),
-            piece.last.eq(close | (stage[1].index[:3] == _RUN - 1)),
-            self.busy.eq(queue.r_rdy | valid.any() | at_work | writer.busy),
+            piece.last.eq(full | other | over),
+            self.busy.eq(queue.r_rdy | valid.any() | writer.busy),
         ]
-        with m.If(writer.i.valid & writer.i.ready):
-            m.d.sync += [at_work.eq(~piece.last), owner.eq(stage[1].lane)]
+        with m.If(queue.r_en):
+            m.d.sync += [
+                valid[0].eq(queue.r_rdy),
+                stage[0].eq(here),
+                offset.eq(here.lane * base.stride),
+            ]
+        with m.If(moves):
+            m.d.sync += [
+                valid[1].eq(valid[0]),
+                stage[1].eq(stage[0]),
+                address.eq(
+                    ((base.block + offset) << block_word(self.word_bytes)) + (stage[0].index >> bits)
+                ),
+            ]
         return m

@@ -23,8 +23,9 @@ class Reader(wiring.Component):
     """Streams ``words`` words from ``address`` on, fetched ahead of who takes them.
 
     Bursts end at multiples of ``burst`` words. A burst is asked for only when all of it has room in
-    the queue, so the memory is never held up. A word a cycle leaves if the memory gives one a cycle
-    and ``depth`` is at least its latency, from command to word, plus :attr:`latency` plus two bursts.
+    the queue, so the memory is never held up. A word a cycle leaves if the memory gives one a cycle and
+    ``depth`` is at least its latency, from command to word, plus :attr:`latency` plus two bursts.
+    Commands are three cycles apart at least, which shows only behind a first burst of a word or two.
 
     A start ends the run before: what is offered is withdrawn in the next cycle, what is in the queue
     is forgotten, what is still on its way is counted and discarded as it comes, while the commands of
@@ -33,9 +34,9 @@ class Reader(wiring.Component):
 
     .. code-block:: text
 
-        cycle   0       1         2         3                n            n+1     n+2     n+3    n+4
-                start   run's     burst     command offered  read_valid   held    queue   read   offered
-                        bounds    known                                                           in o
+        cycle   0       1        2       3        4                  n           n+1    n+2     n+3    n+4
+                start   bounds   last    burst    command offered    read_valid  held   queue   read   offered
+                                 block?  known                                                         in o
 
     ``o.valid`` and payload are two registers each and a multiplexer set by a third (a
     :class:`~nomul.hw.memory.Skid`); ``o.ready`` reaches one flip-flop.
@@ -47,7 +48,7 @@ class Reader(wiring.Component):
     depth : int
         Words of the queue, in block RAM; a power of two, at least ``2 · burst``.
     burst : int
-        Most words of a command; a power of two, at most 64.
+        Most words of a command; a power of two, 4 to 64.
 
     Attributes
     ----------
@@ -69,14 +70,14 @@ class Reader(wiring.Component):
         Only read. ``read_valid`` means a word for this reader, in the order of its commands.
     """
 
-    start_latency = 3
+    start_latency = 4
     latency = 4
 
     def __init__(self, *, word_bytes: int, depth: int = 512, burst: int = BURST_WORDS):
         if not _power_of_two(word_bytes):
             raise ValueError(f"Reader: word_bytes is {word_bytes}; it must be a power of two")
-        if not _power_of_two(burst) or burst > BURST_WORDS:
-            raise ValueError(f"Reader: burst is {burst}; it must be a power of two, at most "
+        if not _power_of_two(burst) or not 4 <= burst <= BURST_WORDS:
+            raise ValueError(f"Reader: burst is {burst}; it must be a power of two, 4 to "
                              f"{BURST_WORDS}")
         if not _power_of_two(depth) or depth < 2 * burst:
             raise ValueError(f"Reader: depth is {depth}; it must be a power of two, at least "
@@ -85,10 +86,23 @@ class Reader(wiring.Component):
         self.depth = depth
         self.burst = burst
         self.room = Signal(range(depth + 1), init=depth)  # words that may be asked for
-        self.coming = Signal(range(2 * depth))  # words asked for, this run or before
+        self.asked = Signal(range(burst + 1))   # words asked for in the cycle before
+        self.coming = Signal(range(2 * depth))  # words asked for till then, this run or before
         self.drop = Signal(range(2 * depth))    # the first of these, to be discarded
-        self.arrived, self.freed = Signal(), Signal()
-        self.put, self.get = Signal(range(2 * depth)), Signal(range(2 * depth))
+        self.arrived = Signal()
+        self.freed = Signal()
+        self.put = Signal(range(2 * depth))
+        self.get = Signal(range(2 * depth))
+        self.begun = Signal()
+        self.running = Signal()
+        bits = (burst - 1).bit_length()
+        self.blocks = Signal(_ADDRESS_BITS + 1 - bits)  # of a burst, left of the run, less one
+        self.first = Signal(bits)  # places in the first and in the last of these
+        self.last = Signal(bits)
+        self.final = Signal()      # one block is left
+        self.known = Signal()
+        self.may = Signal()  # there is room for it
+        self.next = Signal(MemoryCommandLayout)  # the next burst
         super().__init__({
             "start": In(1),
             "address": In(_ADDRESS_BITS),
@@ -102,25 +116,29 @@ class Reader(wiring.Component):
         m = Module()
         bits = (self.burst - 1).bit_length()
         command, memory = self.memory.command, self.memory
-        room, coming, drop = self.room, self.coming, self.drop
+        room, asked, coming, drop = self.room, self.asked, self.coming, self.drop
 
         # A run, in blocks of a burst: of the first and of the last a part only.
-        running = Signal()
-        block, blocks = Signal(_ADDRESS_BITS - bits), Signal(_ADDRESS_BITS + 1 - bits)
-        first, last = Signal(bits), Signal(bits)
+        running, known, burst = self.running, self.known, self.next
+        block, blocks, first, last = Signal(_ADDRESS_BITS - bits), self.blocks, self.first, self.last
         end = Signal(_ADDRESS_BITS + 1)  # the last word, from the beginning of the first's block
-        final = Signal()
-        m.d.comb += [end.eq(self.address[:bits] + self.words - 1), final.eq(blocks == 0)]
+        begun, final = self.begun, self.final
+        m.d.comb += end.eq(self.address[:bits] + self.words - 1)
 
         # The next burst, then the command.
-        known, further, ask = Signal(), Signal(), Signal()
-        burst = Signal(MemoryCommandLayout)
-        enough = room >> bits != 0
+        further, ask, may = Signal(), Signal(), self.may
         m.d.comb += [
             further.eq(~known | ask),
-            ask.eq(known & ~self.start & (~command.valid | command.ready) & enough
-                   & (drop < self.depth)),
+            ask.eq(known & may & ~self.start & (~command.valid | command.ready)),
         ]
+        # Found a cycle ahead: there is no less room, and no more to discard, unless asked or started.
+        m.d.sync += may.eq((room >> bits != 0) & (drop < self.depth) & (asked == 0)
+                           & ~ask & ~self.start)
+        # Whether a block is the last is found with the one before it, or in a cycle of its own.
+        with m.If(begun | further & running):
+            m.d.sync += final.eq((blocks[1:] == 0) & (blocks[0] != begun))
+        with m.If(begun):
+            m.d.sync += [begun.eq(0), running.eq(1)]
         with m.If(further):
             m.d.sync += [
                 known.eq(running),
@@ -135,13 +153,12 @@ class Reader(wiring.Component):
             m.d.sync += [command.valid.eq(ask), command.payload.eq(burst)]
 
         # Words asked for but not yet come, and the place that each has in the queue.
-        asked = Signal(range(self.burst + 1))
-        still = coming - memory.read_valid
-        m.d.comb += asked.eq(Mux(ask, burst.last + 1, 0))
+        still = coming + asked - memory.read_valid
         wanted = memory.read_valid & (drop == 0) & ~self.start
         data = Signal(unsigned(8 * self.word_bytes), reset_less=True)
         m.d.sync += [
-            coming.eq(still + asked),
+            asked.eq(Mux(ask, burst.last + 1, 0)),
+            coming.eq(still),
             drop.eq(drop - (memory.read_valid & (drop != 0))),
             room.eq(room - asked + self.freed),
             data.eq(memory.read_data),
@@ -175,7 +192,7 @@ class Reader(wiring.Component):
 
         with m.If(self.start):
             m.d.sync += [
-                running.eq(self.words != 0), known.eq(0),
+                begun.eq(self.words != 0), running.eq(0), known.eq(0),
                 block.eq(self.address[bits:]), first.eq(self.address[:bits]),
                 blocks.eq(end[bits:]), last.eq(end[:bits]),
                 drop.eq(still), room.eq(room.init), self.freed.eq(0),

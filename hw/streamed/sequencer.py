@@ -53,7 +53,7 @@ class StreamedSequencer(Sequencer):
         State goes from or to memory.
     pending : ``In(1)``
         Anything else goes to memory.
-    fault : ``In(Fault)``
+    memory_fault : ``In(Fault)``
         Memory failed.
     """
 
@@ -73,14 +73,14 @@ class StreamedSequencer(Sequencer):
             "move_o": Out(stream.Signature(MoveLayout)),
             "moving": In(1),
             "pending": In(1),
-            "fault": In(Fault),
+            "memory_fault": In(Fault),
         }
 
     def elaborate(self, platform: object) -> Module:
         m = super().elaborate(platform)
         m.d.comb += [
             self.hold.eq(self.moving | self.move_o.valid | self.pending),
-            self.broken.eq(self.fault),
+            self.broken.eq(self.memory_fault),
         ]
         return m
 

@@ -26,7 +26,7 @@ module streamed(
         .memory__write__payload(write_payload), .memory__write__valid(write_valid), .memory__write__ready(write_ready),
         .memory__read_valid(read_valid), .memory__read_data(read_data), .memory__read_error(read_error),
         .memory__write_error(write_error),
-        .abort(give_up), .busy(busy),
+        .abort(give_up), .busy(busy), .error(),
         .seen_acts(seen_acts), .seen_sums(seen_sums), .seen_store(seen_store), .seen_keep(seen_keep), .seen_h(seen_h),
         .seen_activated(seen_activated),
         .acts(acts), .sums(sums), .store(store), .keep(keep), .h(h), .activated(activated)

@@ -32,5 +32,5 @@ class CoreSocket(wiring.Component):
         connect(m, flipped(self.token_i), core.token_i)
         connect(m, core.token_o, flipped(self.token_o))
         connect(m, flipped(self.bus), core.bus)
-        m.d.comb += [core.abort.eq(self.give_up), self.busy.eq(core.busy)]
+        m.d.comb += [core.abort.eq(self.give_up), self.busy.eq(core.busy), self.error.eq(core.error)]
         return m

@@ -18,7 +18,7 @@ from nomul.model.geometry import Geometry
 from nomul.model.image import regions
 from nomul.model.isa import INSTRUCTION_BYTES, Mul, Stat, Statistic, Tile, encode
 from nomul.model.program import Image, compile_model
-from nomul.model.protocol import Region
+from nomul.model.protocol import Fault, Region
 from nomul.sim.golden import Golden
 from nomul.sim.harness import Bench, parameters
 
@@ -228,6 +228,7 @@ async def a_bad_program_is_an_error(dut, name: str) -> None:
         dut.give_up.value = 0
     else:
         assert await chip.tokens(tokens[:1], reset=True, stall=0.0) == [0]
+        assert int(dut.error.value) == Fault.PROGRAM
         assert (await chip.counters())[Counter.ERROR] == 1
     # Nothing of it stays.
     await chip.write(address, words[at].to_bytes(8, "little"))

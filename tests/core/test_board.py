@@ -16,11 +16,12 @@ from nomul.hw.build.design import design_verilog
 from nomul.model.checkpoint import random_checkpoint
 from nomul.model.core_config import CoreConfig
 from nomul.model.counters import EXPOSED
+from nomul.model.errors import NomulError
 from nomul.model.fold import fold
 from nomul.model.geometry import Geometry
 from nomul.model.image import regions
 from nomul.model.program import Image
-from nomul.model.protocol import Status
+from nomul.model.protocol import Fault, Region, Status
 from nomul.model.tokenizer import BEGIN
 from nomul.sim.board import BoardProcess, build_board
 from nomul.sim.golden import Golden
@@ -110,6 +111,15 @@ def test_an_aborted_job(board: Board, golden: Golden):
     with pytest.raises(BoardError, match=r"^board: refused JOB: its state is gone") as error:
         board.step(1)
     assert error.value.status == Status.STATE
+    assert list(board.generate([BEGIN, *PROMPTS[1]], 3)) == continued(golden, PROMPTS[1], 3)
+
+
+def test_a_program_that_is_none(board: Board, built: tuple[Image, CoreConfig], golden: Golden):
+    board.write(Region.PROGRAM.base, bytes([15]))
+    with pytest.raises(NomulError, match=r"^board: step 1 of 3 failed: its program holds something"):
+        list(board.force([1, 2, 3]))
+    assert board.statistics().fault == Fault.PROGRAM
+    assert board.load(regions(built[0], built[1].weight_beats)) > 0
     assert list(board.generate([BEGIN, *PROMPTS[1]], 3)) == continued(golden, PROMPTS[1], 3)
 
 

@@ -10,18 +10,38 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from standin import HANGS, IDENTITY, REGION_BYTES, StandInCore, standin_tokens
+from standin import (
+    FAILS,
+    HANGS,
+    IDENTITY,
+    MEMORY_BYTES,
+    REGION_BYTES,
+    StandInCore,
+    standin_identity,
+    standin_tokens,
+)
 
 from nomul.host.driver import Board, BoardError
+from nomul.host.lanes import Lanes
 from nomul.host.transport import SerialTransport
 from nomul.hw.build.verilog import convert
 from nomul.hw.link import Link
 from nomul.hw.top import Top
 from nomul.model.errors import NomulError
-from nomul.model.protocol import MAX_STEPS, Region, Status
+from nomul.model.protocol import (
+    EXTERNAL,
+    VERSION,
+    Fault,
+    LaneToken,
+    Region,
+    Status,
+    max_rows,
+    max_steps,
+)
 from nomul.sim.board import BoardProcess, build_board
 from nomul.sim.harness import seed
 
+MAX_STEPS = max_steps(1)
 LIMIT_S = 120.0  # no board of these tests lives longer
 
 
@@ -137,8 +157,28 @@ def test_loads_only_what_differs(board: Board):
 
 def test_memory_that_does_not_keep_what_is_written(board: Board, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(board, "write", lambda address, data: None)
-    with pytest.raises(NomulError, match=r"^board: memory at 0x1000003 does not keep what is"):
+    with pytest.raises(
+        NomulError,
+        match=r"^board: weights memory does not keep what is written: of the 4 bytes at 0x1000003 some",
+    ):
         board.load({Region.WEIGHTS.base + 3: b"lost"})
+
+
+def test_external_memory(board: Board):
+    data = random.Random(seed()).randbytes(MEMORY_BYTES)
+    image = {Region.NORMS.base: data[:50], EXTERNAL: data}
+    assert board.load(image) == MEMORY_BYTES + 50
+    assert board.load(image) == 0
+    assert board.read(EXTERNAL + 1000, 100) == data[1000:1100]
+    board.write(EXTERNAL + 4000, bytes([data[4000] ^ 1]))
+    with pytest.raises(
+        NomulError, match=r"^board: external memory .* of the 4096 bytes at 0x80000000 some are wrong"
+    ):
+        board.verify(image)
+    with pytest.raises(
+        NomulError, match=r"needs 4097 bytes of external memory, the board has 4096: 1 too few"
+    ):
+        board.load({EXTERNAL + 1: data})
 
 
 def test_a_model_too_large_is_refused_before_anything_is_written(board: Board):
@@ -147,8 +187,10 @@ def test_a_model_too_large_is_refused_before_anything_is_written(board: Board):
     ):
         board.load({Region.PROGRAM.base: b"x", Region.WEIGHTS.base + 4: bytes(1024)})
     assert board.read(Region.PROGRAM.base, 1) == b"\0"
-    with pytest.raises(NomulError, match=r"needs 1 bytes of logits, the board has 0: 1 too few"):
-        board.load({Region.LOGITS.base: b"x"})
+    with pytest.raises(NomulError, match=r"needs 1 bytes of state, the board has 0: 1 too few"):
+        board.load({Region.STATE.base: b"x"})
+    with pytest.raises(NomulError, match=r"needs 1 bytes of region 9, the board has 0: 1 too few"):
+        board.load({9 << 24: b"x"})
 
 
 def test_no_memory_there(board: Board):
@@ -174,7 +216,7 @@ def test_no_memory_there(board: Board):
 )
 def test_generates_what_the_core_computes(board: Board, length: int, count: int):
     rng = random.Random(seed())
-    prompt = [rng.randrange(HANGS) for _ in range(length)]
+    prompt = [rng.randrange(FAILS) for _ in range(length)]
     for _ in range(2):  # the second as the first: nothing stale
         expected = standin_tokens(prompt, steps=length + max(count, 1) - 1)
         assert list(board.generate(prompt, count)) == expected[length - 1 :][:count]
@@ -193,20 +235,20 @@ def test_teacher_forcing(board: Board):
     expected = standin_tokens(tokens, steps=300)
     assert list(board.force(tokens)) == expected
     assert [board.step(token, reset=k == 0) for k, token in enumerate(tokens[:20])] == expected[:20]
-    assert board.read(Region.LOGITS.base, 1)[0] == expected[19]
+    assert board.logits(2).tolist() == [expected[19], 0]
 
 
 def test_tokens_come_as_they_are_made(board: Board):
     """The first token is here while the board still works on the next."""
     tokens = board.force([1, HANGS])
-    assert next(tokens) == 5
+    assert next(tokens) == 2
     with pytest.raises(BoardError, match=r"a job runs"):
         board.read(0, 1)
 
 
 def test_leaving_early_stops_the_board(board: Board):
     tokens = board.force([1, HANGS])
-    assert next(tokens) == 5
+    assert next(tokens) == 2
     tokens.close()
     assert list(board.generate([7], 5)) == standin_tokens([7], steps=5)
 
@@ -216,7 +258,7 @@ def test_an_aborted_state_is_not_gone_on_from(board: Board):
     next(tokens)
     board.abort()
     with pytest.raises(
-        NomulError, match=r"^board: the job ended after [12] of 3 tokens: begin again with a reset$"
+        NomulError, match=r"^board: the job ended after [12] of 3 steps: begin again with a reset$"
     ):
         list(tokens)
     with pytest.raises(
@@ -237,8 +279,8 @@ def test_a_job_that_another_one_replaced_shows(board: Board):
     ("prompt", "message"),
     [
         ([], "the prompt is empty"),
-        ([1, 65536], "token 1 of the prompt is 65536; it must be 0 to 65535"),
-        ([-1], "token 0 of the prompt is -1; it must be 0 to 65535"),
+        ([1, 65535], "token 1 of the prompt is 65535; it must be 0 to 65534"),
+        ([-1], "token 0 of the prompt is -1; it must be 0 to 65534"),
     ],
 )
 def test_refuses_prompts(board: Board, prompt: list[int], message: str):
@@ -264,9 +306,11 @@ def test_a_bad_line_never_makes_a_wrong_token(process: BoardProcess, rate: float
             count = rng.choice([1, 40, 600])
             expected = standin_tokens(prompt, steps=len(prompt) + count - 1)[-count:]
             assert list(board.generate(prompt, count)) == expected
+            fed: list[int] = []
             for k in range(20):  # many small requests: every one may be harmed
                 token = rng.randrange(256)
-                assert board.step(token, reset=k == 0) == (token * 5 + k) % 256
+                fed = [*fed, token] if k else [token]
+                assert board.step(token, reset=k == 0) == standin_tokens(fed, steps=k + 1)[-1]
             generated += count + 20
         assert board.read(Region.WEIGHTS.base, REGION_BYTES) == image[Region.WEIGHTS.base]
         assert board.retries > 0
@@ -332,11 +376,64 @@ def test_a_second_host_is_refused(board: Board, process: BoardProcess):
         Board.open(process.port)
 
 
+@pytest.mark.parametrize("before", [0, 2])
+def test_a_fault_is_told_and_the_board_works_on(board: Board, before: int):
+    prompt = [*[1, 2][:before], FAILS + Fault.MEMORY]
+    tokens = board.force([*prompt, 7])
+    assert [next(tokens) for _ in range(before)] == standin_tokens(prompt, steps=before)
+    with pytest.raises(
+        NomulError,
+        match=rf"^board: step {before + 1} of {before + 2} failed: its external memory gave wrong data",
+    ):
+        next(tokens)
+    assert board.statistics().fault == Fault.MEMORY
+    with pytest.raises(BoardError, match=r"^board: refused JOB: its state is gone"):
+        board.step(1)
+    assert list(board.generate([1], 3)) == standin_tokens([1], steps=3)
+    assert board.statistics().fault == Fault.NONE
+
+
+def board_of(lanes: int, slots: int) -> Path:
+    link = Link(identity=standin_identity(lanes, slots))
+    return build_board(convert(Top(core=StandInCore(cycles=50, lanes=lanes, slots=slots), link=link), "top"))
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1])
+def test_users_share_the_lanes_of_a_board(rate: float):
+    rng = random.Random(f"{seed()} {rate}")
+    with BoardProcess(board_of(3, 4), limit_s=LIMIT_S) as process:
+        line = BadLine(process.port, rate=rate, rng=rng)
+        with Board(line, tries=60, wait_s=0.02 if rate else 0.5, rng=rng) as board:
+            lanes = Lanes(board)
+            wanted, found = {}, dict[int, list[int]]()
+            for _ in range(8):
+                prompt = [rng.randrange(FAILS) for _ in range(rng.choice([1, 2, 70, 200]))]
+                count = rng.choice([1, 7, 200])
+                expected = standin_tokens(prompt, steps=len(prompt) + count - 1)[-count:]
+                wanted[lanes.add(prompt, count)] = expected
+            for user, token in lanes.run():
+                found.setdefault(user, []).append(token)
+            assert found == wanted
+            # Alone it has all lanes for its prompt; a row is more than a job.
+            prompt = [rng.randrange(FAILS) for _ in range(3 * max_rows(3) + 5)]
+            expected = standin_tokens(prompt, steps=len(prompt) + 300)
+            assert list(board.generate(prompt, 301)) == expected[len(prompt) - 1 :]
+            assert list(board.force(prompt[:5])) == expected[:5]
+            assert board.logits(2).tolist() == [expected[4], 0]
+            assert board.logits(2, lane=0).tolist() == [expected[3], 0]
+            odd = board.logits(2, base=Region.LOGITS.base + 4, stride=4)
+            assert odd.tolist() == [expected[4], 0]
+            rows = [[None, LaneToken(token=9, slot=3, fresh=True)], [None, None, LaneToken(token=None, slot=3)]]
+            tokens = standin_tokens([9], steps=2)
+            assert list(board.run(rows)) == [[None, tokens[0], None], [None, None, tokens[1]]]
+
+
 def test_another_protocol_version_is_named(process: BoardProcess, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("nomul.host.protocol.VERSION", 2)
-    monkeypatch.setattr("nomul.host.protocol.encode_request.__kwdefaults__", {"version": 2})
-    monkeypatch.setattr("nomul.host.driver.VERSION", 2)
-    with pytest.raises(NomulError, match=r"^board: speaks protocol version 1, this host 2"):
+    monkeypatch.setattr("nomul.host.protocol.VERSION", 3)
+    monkeypatch.setattr("nomul.host.protocol.encode_request.__kwdefaults__", {"version": 3})
+    monkeypatch.setattr("nomul.host.driver.VERSION", 3)
+    assert VERSION == 2
+    with pytest.raises(NomulError, match=r"^board: speaks protocol version 2, this host 3"):
         Board.open(process.port)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -57,10 +58,10 @@ def test_a_babbling_line_does_not_fill_the_memory():
 def test_a_request_is_as_the_document_says():
     """docs/link.md has this frame."""
     frame = encode_request(Command.POLL, 0x0102, 0xC0DB, bytes([1, 0, 0, 0]))
-    raw = bytes.fromhex("16 0201 dbc0 01000000")
+    raw = bytes.fromhex("26 0201 dbc0 01000000")
     assert (
         frame
-        == bytes.fromhex("c0 16 0201 dbdd dbdc 01000000")
+        == bytes.fromhex("c0 26 0201 dbdd dbdc 01000000")
         + slip(zlib.crc32(raw).to_bytes(4, "little"))[1:]
     )
 
@@ -84,8 +85,10 @@ def test_a_response_with_any_bit_flipped_is_none():
 
 def test_identity_round_trip():
     assert Identity.unpack(IDENTITY.pack()) == IDENTITY
+    largest = replace(IDENTITY, lanes=32, slots=256, memory_bytes=1 << 31)
+    assert Identity.unpack(largest.pack()) == largest
     assert len(IDENTITY.pack()) == Identity.SIZE
-    with pytest.raises(NomulError, match=r"board identity: 3 bytes, expected 48"):
+    with pytest.raises(NomulError, match=r"board identity: 3 bytes, expected 56"):
         Identity.unpack(b"abc")
 
 
@@ -93,7 +96,16 @@ def test_identity_round_trip():
     ("field", "value", "message"),
     [
         ("design", b"short", "identity: design is 5 bytes; it must be 8"),
-        ("lanes", 0, "identity: lanes is 0; it must be 1 to 255"),
+        ("lanes", 0, "identity: lanes is 0; it must be 1 to 32"),
+        ("lanes", 33, "identity: lanes is 33; it must be 1 to 32"),
+        ("slots", 0, "identity: slots is 0; it must be 1 to 256"),
+        ("slots", 257, "identity: slots is 257; it must be 1 to 256"),
+        ("memory_bytes", -1, "identity: memory_bytes is -1; it must be 0 to 2147483648"),
+        (
+            "memory_bytes",
+            (1 << 31) + 1,
+            "identity: memory_bytes is 2147483649; it must be 0 to 2147483648",
+        ),
         ("clock_hz", 1 << 32, "identity: clock_hz is 4294967296; it must be 1 to 4294967295"),
         ("region_bytes", (1, 2), "identity: 2 regions; they must be 8"),
         (

@@ -170,7 +170,7 @@ if KIND == "logits":
     @cocotb.test(timeout_time=2, timeout_unit="ms")
     async def shows_signed_words(dut) -> None:
         component = memory.LogitsMemory(**OPTIONS)
-        bench, bus = await begin(dut, component, "port__valid", "port__index", "port__sum")
+        bench, bus = await begin(dut, component, "port__valid", "port__index", "port__lane", "port__sum")
         width = component.bits
         most = (1 << width - 1) - 1
         logits = [
@@ -180,23 +180,22 @@ if KIND == "logits":
             ]
             for _ in range(component.vocab)
         ]
-        order = list(range(component.vocab))
+        order = [(lane, index) for lane in range(component.lanes) for index in range(component.vocab)]
         bench.rng.shuffle(order)
-        for index in order:
+        for lane, index in order:
             dut.port__valid.value, dut.port__index.value = 1, index
-            dut.port__sum.value = sum(
-                (v & (1 << width) - 1) << width * k for k, v in enumerate(logits[index])
-            )
+            dut.port__lane.value = lane
+            dut.port__sum.value = logits[index][lane] & (1 << width) - 1
             await FallingEdge(dut.clk)
+            assert dut.port__room.value
             dut.port__valid.value = 0
             if bench.rng.random() < 0.3:
                 dut.port__sum.value = 0
                 await FallingEdge(dut.clk)
         bits = plane_bits(component.vocab)
-        for index in order:
-            for lane, value in enumerate(logits[index]):
-                raw = [await bus.access((lane << bits | index) * 4 + k) for k in range(4)]
-                assert int.from_bytes(raw, "little", signed=True) == value
+        for lane, index in order:
+            raw = [await bus.access((lane << bits | index) * 4 + k) for k in range(4)]
+            assert int.from_bytes(raw, "little", signed=True) == logits[index][lane]
         await refuses(bus, component.lanes << bits + 2)
         await refuses(bus, 0, write=True)
         assert bus.cycles == {4}
@@ -281,16 +280,16 @@ if KIND == "embeddings":
         for elements in (10, 1, 7, 10, 3):
             tokens = [bench.rng.choice(rows) for _ in range(lanes)]
             bench.send("request", [{"elements": elements, "stride": stride, "token": tokens}])
-            found = await bench.receive("rows", elements, stall=stall)
-            assert len(found) == elements
-            for j, item in enumerate(found):
-                for lane, token in enumerate(tokens):
-                    at = token * stride
-                    value = content[at + 2 + j]
-                    assert item["value"][lane] == value - (value >> 7 << 8)
-                    assert item["scale"][lane] == content[at] | content[at + 1] << 8
+            found = await bench.receive("rows", lanes * elements, stall=stall)
+            assert len(found) == lanes * elements
+            for k, item in enumerate(found):
+                at = tokens[k // elements] * stride
+                value = content[at + 2 + k % elements]
+                assert item["value"] == value - (value >> 7 << 8)
+                assert item["scale"] == content[at] | content[at + 1] << 8
             if stall == 0.0:
                 took = bench.times("rows")[-1] - bench.times("request")[-1]
                 assert took == component.cycles(elements)
         bench.send("request", [{"elements": 10, "stride": stride, "token": [rows[0]] * lanes}] * 2)
-        assert len(await bench.receive("rows", 20, stall=stall)) == 20  # one right after the other
+        # one right after the other
+        assert len(await bench.receive("rows", 20 * lanes, stall=stall)) == 20 * lanes

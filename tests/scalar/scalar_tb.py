@@ -17,6 +17,7 @@ from nomul.model.scalar import MANTISSA_BITS, ZERO, Scalar
 from nomul.sim.harness import Bench, pack_bits, parameters, unpack_bits
 
 LANES = parameters()["lanes"]
+COMMANDS = 6000 // LANES
 BINARY = {isa.Mul.OPCODE: scalar.mul, isa.Add.OPCODE: scalar.add}
 UNARY = {isa.Recip.OPCODE: scalar.recip, isa.Rsqrt.OPCODE: scalar.rsqrt}
 
@@ -28,6 +29,7 @@ class Checker:
         self.bench, self.dut, self.rng = bench, bench.dut, bench.rng
         self.registers = [[ZERO] * isa.REGISTERS for _ in range(LANES)]
         self.checked = self.taken = 0
+        self.pending: dict[int, dict[str, int]] = {}
 
     def number(self, bits: int) -> int:
         """Zero, one bit, all bits or anything, of a random length."""
@@ -44,8 +46,17 @@ class Checker:
                 "squares": [self.number(SQUARES_BITS) for _ in range(LANES)],
                 "sums": [self.number(SUMS_BITS) for _ in range(LANES)],
             }
-            self.dut.stats.value = pack_bits(StatsLayout(LANES), stats)
+            lane = int(self.dut.stats_lane.value)
+            shown = {
+                "max": [most[lane] for most in stats["max"]],
+                "squares": stats["squares"][lane],
+                "sums": stats["sums"][lane],
+            }
+            self.dut.stats.value = pack_bits(StatsLayout(), shown)
             await ReadOnly()
+            for k in [k for k in self.pending if k == lane]:  # a Stat reads the lanes one after the other
+                command = self.pending.pop(k)
+                self.registers[k][command["rd"]] = self.execute(command, self.registers[k], stats, k)
             if self.dut.rst.value or not self.dut.command__ready.value:
                 continue
             command = unpack_bits(CommandLayout, int(self.dut.command__payload.value))
@@ -55,10 +66,14 @@ class Checker:
                 found = Scalar(**unpack_bits(ScalarLayout, bits))
                 assert found == registers[command["ra"]], (lane, command, found)
                 self.checked += 1
+            assert not self.pending
             if self.dut.command__valid.value:
                 self.taken += 1
                 for lane, registers in enumerate(self.registers):
-                    registers[command["rd"]] = self.execute(command, registers, stats, lane)
+                    if lane and command["op"] == isa.Stat.OPCODE:
+                        self.pending[lane] = command
+                    else:
+                        registers[command["rd"]] = self.execute(command, registers, stats, lane)
 
     def execute(self, c: dict[str, int], r: list[Scalar], stats: Any, lane: int) -> Scalar:
         if c["op"] == isa.Const.OPCODE:
@@ -122,18 +137,18 @@ async def begin(dut: Any) -> tuple[Bench, Checker]:
 @cocotb.parametrize(stall=[0.0, 0.3])
 async def equals_the_model(dut, stall: float) -> None:
     bench, checker = await begin(dut)
-    bench.send("command", [anything(bench) for _ in range(6000)], stall=stall)
+    bench.send("command", [anything(bench) for _ in range(COMMANDS)], stall=stall)
     await bench.sent("command")
     await bench.step(5)
-    assert checker.taken == 6000
-    assert checker.checked >= 6000 * LANES
+    assert checker.taken == COMMANDS
+    assert checker.checked >= COMMANDS * LANES
 
 
 @cocotb.test(timeout_time=500, timeout_unit="us")
 async def inverts_every_segment(dut) -> None:
     bench, checker = await begin(dut)
     commands = []
-    for segment in range(512):
+    for segment in range(bench.rng.randrange(LANES), 512, LANES):
         low = (1 << MANTISSA_BITS - 1) + (segment << 8)
         for mantissa in (low, low + 255, low + bench.rng.randrange(256)):
             exponent = bench.rng.randint(-60, 60)
@@ -154,13 +169,14 @@ async def inverts_every_segment(dut) -> None:
 @cocotb.test(timeout_time=50, timeout_unit="us")
 async def takes_the_stated_cycles(dut) -> None:
     bench, _ = await begin(dut)
-    operations = [op for op in ScalarUnit.LATENCY for _ in range(3)]
+    kinds = (isa.Const, isa.Mul, isa.Add, isa.Recip, isa.Rsqrt, isa.Stat)
+    operations = [kind.OPCODE for kind in kinds for _ in range(3)]
     bench.rng.shuffle(operations)
     operations.append(isa.Const.OPCODE)
     bench.send("command", [command(bench, op=op, mantissa=1 << 17) for op in operations])
     times = await bench.sent("command")
     took = [b - a for a, b in pairwise(times)]
-    assert took == [ScalarUnit.LATENCY[op] for op in operations[:-1]]
+    assert took == [ScalarUnit.latency(op, LANES) for op in operations[:-1]]
 
 
 @cocotb.test(timeout_time=50, timeout_unit="us")

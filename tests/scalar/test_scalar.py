@@ -17,11 +17,12 @@ def test_refuses_no_lanes():
         ScalarUnit(lanes=0)
 
 
-@pytest.mark.parametrize("lanes", [1, 2])
+@pytest.mark.parametrize("lanes", [1, 2, 3, 8])
 def test_equals_the_model(lanes):
     run(ScalarUnit(lanes=lanes), "scalar_tb", parameters={"lanes": lanes})
 
 
-def test_takes_one_table_and_two_multipliers():
-    area = synthesise(ScalarUnit(lanes=1), name="scalarunit", seeds=())
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_takes_one_table_and_two_multipliers(lanes):
+    area = synthesise(ScalarUnit(lanes=lanes), name="scalarunit", seeds=())
     assert (area.bram, area.multipliers) == (1, 2)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import cocotb
@@ -14,10 +15,31 @@ from nomul.hw.vector.argmax import ArgMax
 from nomul.hw.vector.recurrence import Recurrence
 from nomul.hw.vector.scaler import Scaler
 from nomul.hw.vector.sigma import Activation, Sigma
+from nomul.hw.vector.turns import BLOCK
 from nomul.model.numbers import SIGMA_FRAC, STATE_FRAC, T_BITS, T_FRAC, round_shift, saturate, sigma
 from nomul.sim.harness import pack_bits, parameters, unpack_bits
 
 P = parameters()
+
+
+NO_TAG = {"lane": 0, "first": 0, "last": 0, "head": 0, "tail": 0}
+
+
+def turns(elements: int, lanes: int) -> Iterator[tuple[int, int | None, dict[str, int]]]:
+    """Lane, element and tag of every slot of a pass; no element in slots that stay empty."""
+    if lanes == 1:
+        yield from ((0, k, NO_TAG) for k in range(elements))
+        return
+    for block in range(0, elements, BLOCK):
+        size = min(BLOCK, elements - block)
+        for lane in range(lanes):
+            for k in range(BLOCK):
+                if k < size:
+                    tag = {"first": int(k == 0), "last": int(k == size - 1), "head": int(k % 4 == 0)}
+                    tail = int(k >= 4 or size <= 4)
+                    yield lane, block + k, {"lane": lane, **tag, "tail": tail}
+                elif lane < lanes - 1 or block + BLOCK < elements:
+                    yield lane, None, NO_TAG
 
 
 class Feed:
@@ -135,17 +157,21 @@ async def argmax_takes_the_first_of_equals(dut: Any) -> None:
     unit = ArgMax(lanes=P["lanes"], width=P["width"])
     feed = Feed(dut, unit)
     edge = 1 << unit.width - 1
-    await feed.start(start=0, valid=0, value=[0] * unit.lanes)
+    lanes = unit.lanes
+    await feed.start(start=0, valid=0, value=0, tag=NO_TAG)
     for turn in range(60):
         n = int(feed.rng.integers(1, 40))
         values = feed.rng.integers(-edge, edge, (n, unit.lanes))
         if turn % 3 == 0:
             values = feed.rng.choice([-edge, edge - 1], (n, unit.lanes))
         await feed.step(start=1, valid=0)
-        for index, row in enumerate(values):
+        for lane, index, tag in turns(n, lanes):
             while feed.rng.random() < 0.3:
-                await feed.step(start=0, valid=0, value=[edge - 1] * unit.lanes)
-            feed.set(start=0, valid=1, value=row)
+                await feed.step(start=0, valid=0, value=edge - 1)
+            if index is None:
+                await feed.step(start=0, valid=0, value=edge - 1)
+                continue
+            feed.set(start=0, valid=1, value=values[index][lane], tag=tag)
             assert feed.get("index") == index
             await feed.step()
         await feed.step(valid=0)
@@ -154,55 +180,75 @@ async def argmax_takes_the_first_of_equals(dut: Any) -> None:
 
 @cocotb.test(timeout_time=20, timeout_unit="ms", skip=P["unit"] != "Recurrence")
 async def recurrence_equals_golden(dut: Any) -> None:
-    """Random gaps between elements; states of one layer while the others rest; fresh lanes."""
-    unit = Recurrence(lanes=P["lanes"], hidden=P["hidden"], layers=P["layers"])
+    """Random gaps between elements; lanes that share a state, that begin, that are at rest."""
+    unit = Recurrence(
+        lanes=P["lanes"], hidden=P["hidden"], state_elements=P["state_elements"]
+    )
     feed = Feed(dut, unit)
     rng, lanes, d = feed.rng, unit.lanes, unit.hidden
-    state = np.zeros((lanes, unit.layers * d), dtype=np.int64)
+    span = P["layers"] * d
+    slots = unit.state_elements // span
+    state = np.zeros((slots, span), dtype=np.int64)
     limit = 1 << 23
-    none = [0] * lanes
-    await feed.start(start_forget=0, start_update=0, start_read=0, address=0, fresh=0, forget=0,
-                     keep=none, update=0, silu=none, read=0)
+    await feed.start(start_forget=0, start_update=0, start_read=0, address=0, base=[0] * lanes,
+                     fresh=0, active=0, tag=NO_TAG, forget=0, keep=0, update=0, silu=0, read=0,
+                     read_last=0)
+    for name in ("address", "read", "write", "write_data"):
+        getattr(dut, f"state__{name}").value = 0
 
-    async def elements(strobe: str, port: str | None, values: np.ndarray, gap: float) -> None:
-        """Strobes with random gaps; each one's value comes two cycles later."""
-        late: list[Any] = [None, None]
-        left = list(values)
-        while left or any(v is not None for v in late):
-            now = bool(left) and rng.random() >= gap
-            late.append(left.pop(0) if now else None)
-            value = late.pop(0)
-            if port is not None:
-                noise = rng.integers(0, 1 << 16, lanes)
-                feed.set(**{port: noise if value is None else value})
-            await feed.step(**{strobe: int(now)})
+    async def elements(strobe: str, port: str, values: np.ndarray, gap: float) -> None:
+        """Strobes with random gaps; a tag two cycles before each, its value two cycles after."""
+        line: list[Any] = [None] * 5  # by cycles since the tag
+        slots = list(turns(d, lanes))
+        while slots or any(slot is not None for slot in line):
+            slot = slots.pop(0) if slots and rng.random() >= gap else None
+            slot = None if slot is None or slot[1] is None else slot
+            line = [slot, *line[:-1]]
+            value = int(rng.integers(0, 1 << 16)) if line[4] is None else values[line[4][1]][line[4][0]]
+            tag = NO_TAG | {"lane": int(rng.integers(lanes))} if slot is None else slot[2]
+            await feed.step(**{strobe: int(line[2] is not None), port: value, "tag": tag})
         feed.set(**{strobe: 0})
 
     for turn in range(24):
         gap = (0.0, 0.5)[turn % 2]
-        layer = int(rng.integers(unit.layers))
+        layer = int(rng.integers(P["layers"]))
         keep = rng.choice([0, 1, 65536, *rng.integers(0, 65537, 9)], (d, lanes))
         s = rng.choice([-limit, limit - 1, 0, *rng.integers(-limit, limit, 20)], (d, lanes))
-        fresh = int(rng.integers(1 << lanes)) if turn % 4 == 0 else 0
+        slot = rng.permutation(slots)[:lanes] if turn < 4 else rng.integers(0, slots, lanes)
+        first = np.array([slot[k] not in slot[:k] for k in range(lanes)])
+        active = rng.random(lanes) < 0.7 if turn >= 4 else np.ones(lanes, dtype=bool)
+        fresh = first & active & (rng.random(lanes) < 0.3) if turn >= 4 else first
+        at = slice(layer * d, (layer + 1) * d)
+        if turn < 4:  # every state once, whatever was there before
+            layer, at = turn % P["layers"], slice(turn % P["layers"] * d, (turn % P["layers"] + 1) * d)
+        feed.set(
+            base=[int(k) * span for k in slot],
+            fresh=sum(int(v) << k for k, v in enumerate(fresh)),
+            active=sum(int(v) << k for k, v in enumerate(active)),
+        )
         await feed.step(start_forget=1)
         feed.set(start_forget=0)
         await elements("forget", "keep", keep, gap)
-        await feed.step(start_update=1, address=layer * d, fresh=fresh)
+        await feed.step(start_update=1, address=layer * d)
         feed.set(start_update=0)
         await elements("update", "silu", s, gap)
         for _ in range(unit.latency - 2):
             await feed.step()
-        here = state[:, layer * d : (layer + 1) * d]
+        h = np.zeros((lanes, d), dtype=np.int64)
         for lane in range(lanes):
-            if fresh >> lane & 1:
-                here[lane] = 0
-        here += round_shift(keep.T * (s.T - here), SIGMA_FRAC)
-        t = saturate(round_shift(here, STATE_FRAC - T_FRAC), T_BITS)
-        expected = round_shift(here * sigma(t), SIGMA_FRAC)
+            before = np.zeros(d, dtype=np.int64) if fresh[lane] else state[slot[lane], at]
+            h[lane] = before + round_shift(keep.T[lane] * (s.T[lane] - before), SIGMA_FRAC)
+            if active[lane]:
+                state[slot[lane], at] = h[lane]
+        t = saturate(round_shift(h, STATE_FRAC - T_FRAC), T_BITS)
+        expected = round_shift(h * sigma(t), SIGMA_FRAC)
         await feed.step(start_read=1)
         feed.set(start_read=0)
-        for k in range(d + 1):
-            await feed.step(read=int(k < d))
-            if k:
-                assert feed.get("activated") == expected[:, k - 1].tolist(), (turn, k)
+        order = [(lane, k, tag) for lane, k, tag in turns(d, lanes) if k is not None]
+        for count in range(len(order) + 1):
+            now = count < len(order)
+            await feed.step(read=int(now), read_last=order[count][2]["last"] if now else 0)
+            if count:
+                lane, k, _ = order[count - 1]
+                assert feed.get("activated") == expected[lane, k], (turn, lane, k)
         feed.set(read=0)
