@@ -28,7 +28,7 @@ class Bed:
     async def start(self, **memory: Any) -> None:
         dut = self.dut
         self.bench = Bench(dut, Rows(**OPTIONS))
-        for name in ("bases", "memory__read_valid", "memory__read_data", "memory__read_error",
+        for name in ("bases", "stop", "memory__read_valid", "memory__read_data", "memory__read_error",
                      "memory__write_error"):
             getattr(dut, name).value = 0
         await self.bench.start()
@@ -75,7 +75,7 @@ async def reads_the_row_of_each_lane(dut, stall: float, memory_stall: float) -> 
 
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")
-async def an_element_a_cycle_14_cycles_after_the_request(dut) -> None:
+async def an_element_a_cycle_15_cycles_after_the_request(dut) -> None:
     bed = Bed(dut)
     latency = 7
     await bed.start(latency=(latency, latency))
@@ -84,11 +84,11 @@ async def an_element_a_cycle_14_cycles_after_the_request(dut) -> None:
     bed.bench.send("request", [{"elements": elements, "stride": BLOCK, "token": tokens}] * 2)
     assert await bed.bench.receive("rows", 2 * LANES * elements) == 2 * bed.rows(tokens, elements, BLOCK)
     times, asked = bed.bench.times("rows"), bed.bench.times("request")
-    assert times[0] - asked[0] == 14 + latency
+    assert times[0] - asked[0] == 15 + latency
     for k in range(0, len(times), elements):
         assert times[k + elements - 1] - times[k] == elements - 1
     between = [times[k] - times[k - 1] for k in range(elements, LANES * elements, elements)]
-    assert set(between) <= {13 + latency}  # from a lane's last element to the next one's first
+    assert set(between) <= {14 + latency}  # from a lane's last element to the next one's first
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
@@ -99,3 +99,25 @@ async def wrong_words_still_make_a_row(dut) -> None:
     bed.memory.wrong = range(1 << 32)
     bed.bench.send("request", [{"elements": 40, "stride": BLOCK, "token": [1] * LANES}])
     await bed.bench.receive("rows", 40 * LANES, stall=0.3)
+
+
+@cocotb.test(timeout_time=10, timeout_unit="ms")
+@cocotb.parametrize(latency=[1, 40])
+async def nothing_is_left_of_what_was_stopped(dut, latency: int) -> None:
+    """Whenever it is stopped, what is offered next is the next request's."""
+    bed = Bed(dut)
+    await bed.start(latency=(latency, latency), stall=0.2)
+    rng = bed.bench.rng
+    for delay in [*range(24), *(rng.randint(20, 90 * LANES) for _ in range(12))]:
+        bed.bench.send("request", [{"elements": 61, "stride": BLOCK, "token": [rng.getrandbits(16)] * LANES}])
+        await bed.bench.sent("request")
+        port = bed.bench.expect("rows", 61 * LANES, stall=0.3)
+        await bed.bench.step(delay)
+        dut.stop.value = 1
+        bed.bench.expect("rows", 0)
+        await bed.bench.step()
+        dut.stop.value = 0
+        port.held = None
+        tokens = [rng.getrandbits(16) for _ in range(LANES)]
+        bed.bench.send("request", [{"elements": 9, "stride": BLOCK, "token": tokens}])
+        assert await bed.bench.receive("rows", 9 * LANES, stall=0.3) == bed.rows(tokens, 9, BLOCK)

@@ -45,7 +45,7 @@ class Bed:
         dut = self.dut
         self.bench = Bench(dut, StreamedSequencer(lanes=LANES))
         for name in ("give_up", "beat", "idle", "starved", "loading", "stats", "best", "saturated", "moving",
-                     "pending", "fault", "words__valid", "words__payload"):
+                     "pending", "memory_fault", "words__valid", "words__payload"):
             getattr(dut, name).value = 0
         self.bench.ports.pop("words")
         await self.bench.start()
@@ -76,7 +76,7 @@ class Bed:
                 getattr(dut, name).value = int(bool(busy))
                 if busy:
                     self.busy[name].add(now)
-            dut.fault.value = int(self.fault)
+            dut.memory_fault.value = int(self.fault)
             left = {name: max(0, n - 1) for name, n in left.items()}
             await ReadOnly()
             flush = bool(dut.flush.value)
@@ -269,7 +269,7 @@ async def a_fault_of_memory_ends_the_token(dut, fault: int) -> None:
         bed.fault = Fault.NONE
         assert await token == ZEROS
         await bed.bench.step(3)
-        assert bed.counters()[Counter.ERROR] == fault
+        assert bed.counters()[Counter.ERROR] == fault == int(dut.fault.value)
         assert len(bed.flushes) == count + 1
         assert not any(getattr(dut, f"{name}__valid").value for name in STREAMS)
         assert await bed.token() == GOOD
