@@ -15,7 +15,7 @@ from nomul.model.checkpoint import random_checkpoint
 from nomul.model.fold import fold
 from nomul.model.geometry import Geometry
 from nomul.model.isa import INSTRUCTION_BYTES, Part, pack_program, unpack_program
-from nomul.model.memory_map import BLOCK, LOGIT_BYTES, STATE_BYTES, MemoryMap
+from nomul.model.memory_map import BLOCK, LOGIT_BYTES, STATE_BYTES, MemoryMap, state_place
 from nomul.model.program import Image, Streaming, compile_model
 
 ODD = Geometry(hidden=37, intermediate=50, layers=3, vocab=19)
@@ -24,7 +24,7 @@ ODD = Geometry(hidden=37, intermediate=50, layers=3, vocab=19)
 @given(
     hidden=st.integers(1, 3000), layers=st.integers(1, 40), vocab=st.integers(2, 70000),
     instructions=st.integers(1, 20000), stream_bytes=st.integers(0, 1 << 31),
-    embedding_bytes=st.integers(0, 1 << 28), lanes=st.integers(1, 16), slots=st.integers(0, 256),
+    embedding_bytes=st.integers(0, 1 << 28), lanes=st.integers(1, 16), slots=st.integers(0, 40),
 )  # fmt: skip
 def test_parts_never_overlap(
     hidden: int, layers: int, vocab: int, instructions: int, stream_bytes: int, embedding_bytes: int,
@@ -40,7 +40,11 @@ def test_parts_never_overlap(
         (0, instructions * INSTRUCTION_BYTES),
         (found.stream, stream_bytes),
         (found.embeddings, embedding_bytes),
-        *((found.state + k * found.state_stride, geometry.state_values * STATE_BYTES) for k in range(slots)),
+        *(
+            (found.state + k * found.state_stride + state_place(geometry, layer) * STATE_BYTES // BLOCK,
+             hidden * STATE_BYTES)
+            for k in range(slots) for layer in range(layers)
+        ),
         *((found.logits + k * found.logits_stride, vocab * LOGIT_BYTES) for k in range(lanes)),
         (found.end, 0),
     ]
@@ -71,7 +75,11 @@ def test_the_program_says_where_parts_lie(slots: int, bytes_per_beat: int):
     moves = [i for i in image.program if isinstance(i, isa.Recall | isa.Keep)]
     assert len(moves) == (2 * ODD.layers if slots else 0)
     for i in moves:
+        assert i.address * STATE_BYTES % BLOCK == 0
         assert (i.address + i.elements) * STATE_BYTES <= where.state_stride * BLOCK
+    assert [i.address for i in moves] == [
+        state_place(ODD, layer) for layer in range(ODD.layers if slots else 0) for _ in range(2)
+    ]
 
 
 def written(image: Image) -> np.ndarray:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import pytest
+from sequencer_top import SequencerTop
 
 from nomul.hw.streamed.sequencer import StreamedSequencer
 from nomul.model import isa
@@ -29,6 +30,6 @@ def test_runs_a_streamed_program(lanes):
     )  # fmt: skip
     program = isa.disassemble(image.program)
     run(
-        StreamedSequencer(lanes=lanes), "streamed_sequencer_tb",
+        SequencerTop(lanes=lanes), "streamed_sequencer_tb", name="streamedsequencer",
         parameters={"lanes": lanes, "program": program},
     )  # fmt: skip
