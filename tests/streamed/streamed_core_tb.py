@@ -8,8 +8,8 @@ from typing import Any
 import cocotb
 import numpy as np
 from cocotb.triggers import FallingEdge, ReadOnly
+from tops import CoreTop
 
-from nomul.hw.streamed import StreamedCore
 from nomul.model.checkpoint import random_checkpoint
 from nomul.model.fold import fold
 from nomul.model.geometry import Geometry
@@ -38,9 +38,9 @@ class Bed:
 
     async def start(self, **memory: Any) -> None:
         dut = self.dut
-        core = StreamedCore(config=CONFIG, patience=PATIENCE)
+        core = CoreTop(config=CONFIG, patience=PATIENCE)
         self.bench = Bench(dut, core)
-        for name in ("abort", "bus__address", "bus__write", "bus__write_data", "bus__read"):
+        for name in ("give_up", "bus__address", "bus__write", "bus__write_data", "bus__read"):
             getattr(dut, name).value = 0
         for name in ("read_valid", "read_data", "read_error", "write_error"):
             getattr(dut, f"memory__{name}").value = 0
@@ -82,12 +82,12 @@ class Bed:
             np.testing.assert_array_equal(logits, self.golden.logits[lane])
 
     async def abort(self) -> None:
-        self.dut.abort.value = 1
+        self.dut.give_up.value = 1
         while True:
             await FallingEdge(self.dut.clk)
             if not self.dut.busy.value:
                 break
-        self.dut.abort.value = 0
+        self.dut.give_up.value = 0
         port: Any = self.bench.ports["token_i"]
         port.queue.clear()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import cocotb
 from cocotb.triggers import FallingEdge, ReadOnly
-from sequencer_top import SequencerTop
+from tops import SequencerTop
 
 from nomul.hw.ports import EMBED
 from nomul.hw.streamed.ports import BasesLayout

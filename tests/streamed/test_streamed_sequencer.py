@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from sequencer_top import SequencerTop
+from tops import SequencerTop
 
 from nomul.hw.streamed.sequencer import StreamedSequencer
 from nomul.model import isa
