@@ -25,7 +25,8 @@ class Arbiter(wiring.Component):
     their way, and words of one burst of writes.
 
     When memory makes no progress for ``patience`` cycles, ``lost`` strikes: everything on its way is
-    forgotten, and clients must forget it too. After that nothing is asked until memory has
+    forgotten, and clients must forget it too. Memory gets what it was promised all the same: a command that is
+    offered stays, and words of a write that are missing are zeros. After that nothing is asked until memory has
     said nothing for 4096 cycles, so that a late answer meets nobody.
 
     Parameters
@@ -54,6 +55,14 @@ class Arbiter(wiring.Component):
         self.clients = tuple(clients)
         self.word_bytes = word_bytes
         self.patience = patience
+        who = range(max(2, len(clients)))
+        self.tag = data.StructLayout({"client": who, "last": range(BURST_WORDS)})
+        self.tags = SyncFIFO(width=self.tag.size, depth=_READS)  # of the bursts of reads on their way
+        self.word = Signal(range(BURST_WORDS))  # that comes next of the first of these
+        self.writing = Signal()  # words of a burst are to come,
+        self.writer = Signal(who)  # from this client,
+        self.to_write = Signal(range(BURST_WORDS))  # so many, less one;
+        self.orphan = Signal()  # or from nobody
         super().__init__({
             **{name: In(MemorySignature(word_bytes=word_bytes)) for name in clients},
             "memory": Out(MemorySignature(word_bytes=word_bytes)),
@@ -65,14 +74,12 @@ class Arbiter(wiring.Component):
         m = Module()
         memory = self.memory
         ports = [getattr(self, name) for name in self.clients]
-        who = range(max(2, len(ports)))
+        tag, tags, word = self.tag, self.tags, self.word
+        writing, writer, to_write, orphan = self.writing, self.writer, self.to_write, self.orphan
 
         # Whose turn. A write waits until the words of the one before have gone.
-        tag = data.StructLayout({"client": who, "last": range(BURST_WORDS)})
-        tags = SyncFIFO(width=tag.size, depth=_READS)
         m.submodules.tags = ResetInserter(self.lost)(tags)
         quiet = Signal(range(_QUIET + 1))
-        writing, writer, to_write = Signal(), Signal(who), Signal(range(BURST_WORDS))
         free = ~memory.command.valid | memory.command.ready
         may_read, may_write = Signal(), Signal()
         m.d.comb += [
@@ -108,20 +115,21 @@ class Arbiter(wiring.Component):
 
         # Words of a write.
         m.d.comb += [
-            memory.write.valid.eq(writing & Array(p.write.valid for p in ports)[writer]),
-            memory.write.payload.eq(Array(p.write.payload for p in ports)[writer]),
+            memory.write.valid.eq(writing & (orphan | Array(p.write.valid for p in ports)[writer])),
+            memory.write.payload.eq(Mux(orphan, 0, Array(p.write.payload for p in ports)[writer])),
         ]
         for k, port in enumerate(ports):
-            m.d.comb += port.write.ready.eq(writing & (writer == k) & memory.write.ready)
+            m.d.comb += port.write.ready.eq(
+                writing & ~orphan & (writer == k) & memory.write.ready
+            )
         wrote = memory.write.valid & memory.write.ready
         with m.If(wrote):
             m.d.sync += to_write.eq(to_write - 1)
             with m.If(to_write == 0):
-                m.d.sync += writing.eq(0)
+                m.d.sync += [writing.eq(0), orphan.eq(0)]
 
         # Answers.
         head = data.View(tag, tags.r_data)
-        word = Signal(range(BURST_WORDS))
         arrived = memory.read_valid & tags.r_rdy
         ends = word == head.last
         m.d.comb += tags.r_en.eq(arrived & ends)
@@ -132,7 +140,7 @@ class Arbiter(wiring.Component):
         m.d.sync += [read_data.eq(memory.read_data), read_error.eq(memory.read_error)]
         for k, port in enumerate(ports):
             valid = Signal(name=f"valid_{self.clients[k]}")
-            m.d.sync += valid.eq(arrived & (head.client == k))
+            m.d.sync += valid.eq(arrived & (head.client == k) & ~self.lost)
             m.d.comb += [
                 port.read_valid.eq(valid),
                 port.read_data.eq(read_data),
@@ -150,13 +158,13 @@ class Arbiter(wiring.Component):
             patience.eq(Mux(waits & ~moves, patience + 1, 0)),
             self.lost.eq(patience == self.patience),
         ]
-        with m.If(memory.read_valid & (quiet != 0)):
+        with m.If((memory.read_valid | memory.command.valid | writing) & (quiet != 0)):
             m.d.sync += quiet.eq(_QUIET)
         with m.Elif(quiet != 0):
             m.d.sync += quiet.eq(quiet - 1)
         with m.If(self.lost):
             m.d.sync += [
-                quiet.eq(_QUIET), word.eq(0), writing.eq(0), patience.eq(0),
-                memory.command.valid.eq(0),
+                quiet.eq(_QUIET), word.eq(0), patience.eq(0),
+                orphan.eq(writing & ~(wrote & (to_write == 0))),
             ]  # fmt: skip
         return m

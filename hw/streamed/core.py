@@ -230,6 +230,7 @@ class StreamedCore(wiring.Component):
             vector.fresh.eq(sequencer.token.fresh),
             vector.active.eq(sequencer.token.active),
             self.rows.bases.eq(sequencer.bases),
+            self.rows.stop.eq(ends),
             self.counters.words_i.eq(sequencer.counters),
         ]
         with m.If(arbiter.failed):

@@ -34,6 +34,11 @@ class Gearbox(wiring.Component):
                 raise ValueError(f"Gearbox: {name} is {value}; it must be a power of two")
         self.i_bytes = i_bytes
         self.o_bytes = o_bytes
+        wide, narrow = max(i_bytes, o_bytes), min(i_bytes, o_bytes)
+        self.left = Signal(range(wide // narrow + 1))  # pieces of a wide word that are not given yet,
+        self.word = Signal(8 * wide, reset_less=True)  # the lowest next
+        self.place = Signal(range(max(2, wide // narrow)))  # pieces held for a wide word,
+        self.held = Signal(8 * (wide - narrow), reset_less=True)  # the last one highest
         super().__init__(
             {
                 "i": In(stream.Signature(unsigned(8 * i_bytes))),
@@ -46,9 +51,7 @@ class Gearbox(wiring.Component):
         if self.i_bytes == self.o_bytes:
             connect(m, flipped(self.i), flipped(self.o))
         elif self.i_bytes > self.o_bytes:
-            pieces = self.i_bytes // self.o_bytes
-            left = Signal(range(pieces + 1))
-            word = Signal(8 * self.i_bytes, reset_less=True)
+            pieces, left, word = self.i_bytes // self.o_bytes, self.left, self.word
             m.d.comb += [
                 self.o.valid.eq(left != 0),
                 self.o.payload.eq(word[: 8 * self.o_bytes]),
@@ -59,9 +62,7 @@ class Gearbox(wiring.Component):
             with m.If(self.i.valid & self.i.ready):
                 m.d.sync += [left.eq(pieces), word.eq(self.i.payload)]
         else:
-            pieces = self.o_bytes // self.i_bytes
-            held = Signal(8 * (self.o_bytes - self.i_bytes), reset_less=True)
-            place = Signal(range(pieces))
+            pieces, place, held = self.o_bytes // self.i_bytes, self.place, self.held
             is_last = place == pieces - 1
             m.d.comb += self.i.ready.eq(~is_last | ~self.o.valid | self.o.ready)
             with m.If(self.o.ready):

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Module, ResetInserter, Signal, unsigned
+from amaranth.hdl import Array, Module, Mux, ResetInserter, Signal, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -39,6 +39,9 @@ class Rows(wiring.Component):
     bases : ``In(BasesLayout)``
     rows : ``Out(stream.Signature(RowLayout))``
         All elements of lane 0, then of lane 1, …; the scale holds for its whole row.
+    stop : ``In(1)``
+        A cycle's strobe: gives up the request at work, or offered in this cycle. What is offered is withdrawn in
+        the next cycle, what is still to come from memory is discarded.
     memory : ``Out(MemorySignature(word_bytes))``
     """
 
@@ -49,6 +52,7 @@ class Rows(wiring.Component):
             "request": In(stream.Signature(RowRequestLayout(lanes))),
             "bases": In(BasesLayout),
             "rows": Out(stream.Signature(RowLayout)),
+            "stop": In(1),
             "memory": Out(MemorySignature(word_bytes=word_bytes)),
         })
 
@@ -59,7 +63,7 @@ class Rows(wiring.Component):
         )
         connect(m, reader.memory, flipped(self.memory))
         start = Signal()
-        m.submodules.bytes = gear = ResetInserter(start)(
+        m.submodules.bytes = gear = ResetInserter(start | self.stop)(
             Gearbox(i_bytes=self.word_bytes, o_bytes=1)
         )
         connect(m, reader.o, gear.i)
@@ -72,46 +76,58 @@ class Rows(wiring.Component):
         at = Signal(BLOCK_BITS, reset_less=True)
         left = Signal.like(asked.elements)
         scale = Signal(unsigned(8 * _SCALE_BYTES), reset_less=True)
-        m.submodules.slice = near = Slice(shape=RowLayout)
+        m.submodules.slice = near = ResetInserter(self.stop)(Slice(shape=RowLayout))
         words = (work.elements + (_SCALE_BYTES + self.word_bytes - 1)) >> (
             self.word_bytes.bit_length() - 1
         )
         shift = block_word(self.word_bytes)
         m.d.comb += [
-            reader.start.eq(start),
+            reader.start.eq(start | self.stop),
             reader.address.eq(at << shift),
-            reader.words.eq(words),
+            reader.words.eq(Mux(self.stop, 0, words)),
             near.i.payload.value.eq(gear.o.payload),
             near.i.payload.scale.eq(scale),
         ]
         connect(m, near.o, flipped(self.rows))
         token = Array(work.token)[lane] if self.lanes > 1 else work.token[0]
+
+        def give_up() -> None:
+            """Last in a state."""
+            with m.If(self.stop):
+                m.next = "IDLE"
+
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self.request.ready.eq(1)
                 m.d.sync += [work.eq(asked), lane.eq(0)]
                 with m.If(self.request.valid):
                     m.next = "MULTIPLY"
+                give_up()
             with m.State("MULTIPLY"):
                 m.d.sync += offset.eq(token * (work.stride >> (BLOCK.bit_length() - 1)))
                 m.next = "ADD"
+                give_up()
             with m.State("ADD"):
                 m.d.sync += at.eq(self.bases[Part.EMBEDDINGS].block + offset)
                 m.next = "START"
+                give_up()
             with m.State("START"):
                 m.d.comb += start.eq(1)
                 m.d.sync += left.eq(work.elements)
                 m.next = "LOW"
+                give_up()
             with m.State("LOW"):
                 m.d.comb += gear.o.ready.eq(1)
                 with m.If(gear.o.valid):
                     m.d.sync += scale[:8].eq(gear.o.payload)
                     m.next = "HIGH"
+                give_up()
             with m.State("HIGH"):
                 m.d.comb += gear.o.ready.eq(1)
                 with m.If(gear.o.valid):
                     m.d.sync += scale[8:].eq(gear.o.payload)
                     m.next = "ELEMENTS"
+                give_up()
             with m.State("ELEMENTS"):
                 m.d.comb += [near.i.valid.eq(gear.o.valid), gear.o.ready.eq(near.i.ready)]
                 with m.If(gear.o.valid & near.i.ready):
@@ -122,4 +138,5 @@ class Rows(wiring.Component):
                         if self.lanes > 1:
                             with m.If(lane != self.lanes - 1):
                                 m.next = "MULTIPLY"
+                give_up()
         return m

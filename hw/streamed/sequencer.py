@@ -91,12 +91,13 @@ class StreamedSequencer(Sequencer):
         taken = self.words.valid & self.words.ready
         count = Signal(self.stream_o.payload.block.shape().width + 1)
         within = Signal(range(_BLOCK_WORDS))
-        limit, known, outside = Signal.like(count), Signal(), Signal()
-        m.d.sync += outside.eq(known & (count >= limit))
+        limit, known = Signal.like(count), Signal()
+        final, outside = Signal(), Signal()  # in the program's last block; behind it
+        m.d.sync += final.eq(known & (count + 1 >= limit))  # right long before a block ends
         with m.If(taken):
             m.d.sync += within.eq(within + 1)
             with m.If(within == _BLOCK_WORDS - 1):
-                m.d.sync += count.eq(count + 1)
+                m.d.sync += [count.eq(count + 1), outside.eq(outside | final)]
         m.d.comb += self.words.ready.eq(~o.valid | o.ready)
         with m.If(self.words.ready):
             m.d.sync += [
@@ -106,7 +107,9 @@ class StreamedSequencer(Sequencer):
         with m.If(self.stream_o.valid):
             m.d.sync += [limit.eq(self.stream_o.payload.block), known.eq(1)]
         with m.If(self.start):
-            m.d.sync += [o.valid.eq(0), count.eq(0), within.eq(0), known.eq(0)]
+            m.d.sync += [
+                o.valid.eq(0), count.eq(0), within.eq(0), known.eq(0), final.eq(0), outside.eq(0),
+            ]  # fmt: skip
         return o
 
     def conditions(self, d: Any, ready: Value, quiet: Value) -> dict[str, Value]:

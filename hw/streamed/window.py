@@ -55,10 +55,13 @@ class Window(wiring.Component):
         word = Signal(unsigned(8 * self.word_bytes), reset_less=True)
         kept, at = Signal(), Signal(31 - bits)
         writing, bad = Signal(), Signal()
+        tells = Signal()  # that it writes
         byte = offset[:bits]
         command = memory.command.payload
         m.d.comb += [
             command.address.eq(at),
+            command.last.eq(0),
+            command.write.eq(tells),
             bus.read_data.eq(word.word_select(byte, 8) if bits else word),
             memory.write.payload.eq(word),
         ]
@@ -107,7 +110,7 @@ class Window(wiring.Component):
                             m.d.sync += word.word_select(k, 8).eq(bus.write_data)
                     m.next = "TELL"
             with m.State("TELL"):
-                m.d.comb += [memory.command.valid.eq(1), command.write.eq(1)]
+                m.d.comb += [memory.command.valid.eq(1), tells.eq(1)]
                 with m.If(memory.command.ready):
                     m.next = "WRITE"
                 give_up()

@@ -45,6 +45,11 @@ class Writer(wiring.Component):
                 f"Writer: word_bytes is {word_bytes}; it must be a power of two, at least {PIECE_BYTES}"
             )
         self.word_bytes = word_bytes
+        self.words = SyncFIFO(width=8 * word_bytes, depth=_BURST)  # of a burst
+        self.inside = Signal()  # a run has begun
+        self.begin = Signal(32)  # address of the burst that is collected,
+        self.count = Signal(range(_BURST + 1))  # and how many words of it there are
+        self.to_write = Signal(range(_BURST + 1))  # words of the burst commanded
         super().__init__({
             "i": In(stream.Signature(PieceLayout)),
             "busy": Out(1),
@@ -55,15 +60,13 @@ class Writer(wiring.Component):
         m = Module()
         pieces = self.word_bytes // PIECE_BYTES
         memory, piece = self.memory, self.i.payload
-        m.submodules.words = words = SyncFIFO(width=8 * self.word_bytes, depth=_BURST)
+        m.submodules.words = words = self.words
+        inside, begin, count, to_write = self.inside, self.begin, self.count, self.to_write
         held = Signal(unsigned(8 * self.word_bytes), reset_less=True)
         place = Signal(range(max(2, pieces)))
-        inside = Signal()  # a run has begun
-        begin, count = Signal(32), Signal(range(_BURST + 1))
         command = Signal(MemoryCommandLayout)
         full = place == pieces - 1
         word_ends = full | piece.last
-        to_write = Signal(range(_BURST + 1))  # words of the burst commanded
         sending = to_write != 0
         m.d.comb += [
             self.i.ready.eq(~sending & ~memory.command.valid & words.w_rdy),
