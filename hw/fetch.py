@@ -34,7 +34,7 @@ KINDS = ("scalar", "stat", "embed", "quant", "pass", "tile", "end")
 #: What else it may be in a core that streams its model.
 STREAMED_KINDS = (*KINDS, "load", "stream", "base", "recall", "keep")
 
-_OF_KIND: dict[str, tuple[type, ...]] = {
+_OF_KIND: dict[str, tuple[type[isa.Instruction], ...]] = {
     "scalar": (isa.Const, isa.Mul, isa.Add, isa.Recip, isa.Rsqrt),
     "stat": (isa.Stat,),
     "embed": (isa.Embed,),

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-# mypy: disable-error-code="valid-type"
 """Core and link: all of a chip but its pins."""
 
 from amaranth.hdl import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from .boundary import expose, join
+from .core_ports import CorePorts
 from .link import Link
 
 __all__ = ["Top"]
@@ -17,7 +18,7 @@ class Top(wiring.Component):
     Parameters
     ----------
     core : Component
-        Has the ports of :class:`~nomul.hw.core_ports.CorePorts` and no others.
+        Has the ports of :class:`~nomul.hw.core_ports.CorePorts`, and perhaps others: those of its memory.
     link : Link
 
     Members
@@ -28,22 +29,29 @@ class Top(wiring.Component):
         Bytes to the host.
     busy : ``Out(1)``
         Something happens inside. While it is low and ``rx`` idle, the clock might as well stand.
-    """
 
-    rx: In(stream.Signature(8))
-    tx: Out(stream.Signature(8))
-    busy: Out(1)
+    The core's other ports are ports of the whole.
+    """
 
     def __init__(self, *, core: wiring.Component, link: Link):
         self.core = core
         self.link = link
-        super().__init__()
+        self.inner = [*CorePorts().members]
+        members = core.signature.members
+        self.others = [name for name in members if name not in self.inner]
+        super().__init__({
+            "rx": In(stream.Signature(8)),
+            "tx": Out(stream.Signature(8)),
+            "busy": Out(1),
+            **{name: members[name] for name in self.others},
+        })
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.core = self.core
         m.submodules.link = self.link
-        connect(m, self.link.core, self.core)
+        join(m, self.core, self.link.core, self.inner)
+        expose(m, self.core, self, self.others)
         connect(m, flipped(self.rx), self.link.rx)
         connect(m, self.link.tx, flipped(self.tx))
         m.d.comb += self.busy.eq(self.link.busy | self.core.busy)

@@ -16,9 +16,10 @@ from .program import Image, Streaming, compile_model
 from .protocol import SLOT_BITS
 from .ternary import TRITS_PER_BYTE
 
-__all__ = ["PLACES", "StreamedConfig"]
+__all__ = ["PLACES", "PORTS", "StreamedConfig"]
 
 PLACES = ("chip", "memory")
+PORTS = ("native", "axi")
 
 _SMALLEST_TABLE = 256  # outputs in which a table engine hides the building of its tables
 
@@ -49,6 +50,8 @@ class StreamedConfig:
         Recurrent states, at least as many as lanes.
     state, logits : str
         ``"chip"`` or ``"memory"``: where they lie.
+    port : str
+        ``"native"`` (LiteDRAM's) or ``"axi"`` (AXI4): the memory's.
 
     Raises
     ------
@@ -69,13 +72,15 @@ class StreamedConfig:
     slots: int = 1
     state: str = "chip"
     logits: str = "memory"
+    port: str = "native"
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name in ("state", "logits"):
-                if value not in PLACES:
-                    raise NomulError(f"core: {field.name} is {value!r}; one of {', '.join(PLACES)}")
+            if isinstance(field.default, str):
+                choices = PORTS if field.name == "port" else PLACES
+                if value not in choices:
+                    raise NomulError(f"core: {field.name} is {value!r}; one of {', '.join(choices)}")
             elif not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise NomulError(f"core: {field.name} is {value!r}; it must be a positive integer")
 
@@ -85,7 +90,7 @@ class StreamedConfig:
                 raise NomulError(f"core: {name} is {value}; it must be a power of two from {least} to {most}")
 
         power("bytes_per_beat", NORM_WORD_BYTES, 128)
-        power("word_bytes", 4, BLOCK)
+        power("word_bytes", 8 if self.port == "axi" else 4, BLOCK)
         if self.tile_outputs % 2:
             raise NomulError(f"core: tile_outputs is {self.tile_outputs}; it must be even")
         if self.slots < self.lanes or self.slots > 1 << SLOT_BITS:

@@ -20,10 +20,11 @@ from nomul.model.fold import Model, fold
 from nomul.model.geometry import Geometry
 from nomul.model.program import Image, compile_model
 from nomul.model.store import load
+from nomul.model.streamed_config import StreamedConfig
 from nomul.model.tokenizer import ByteTokenizer, tokenizer
 
 __all__ = ["Loaded", "compile_for", "core_option", "json_option", "load_any", "print_json", "shipped",
-           "tokenizer_for"]  # fmt: skip
+           "streamed_config", "tokenizer_for"]  # fmt: skip
 
 SHIPPED = "stdlib-1m3"  #: The model on the simulated board when none is named.
 
@@ -116,6 +117,28 @@ def compile_for(model: Model, *, engine: str, bytes_per_beat: int) -> tuple[Imag
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """``--json``: machine-readable output."""
     return click.option("as_json", "--json", is_flag=True, help="Print JSON.")(command)
+
+
+#: Word and size of the memory behind each port of a streamed core: that of an ECPIX-5; 2 GB over AXI.
+_MEMORIES = {"native": (16, 1 << 29), "axi": (None, 1 << 31)}
+
+
+def streamed_config(
+    geometry: Geometry, *, port: str, bytes_per_beat: int, lanes: int
+) -> StreamedConfig:
+    """A streamed core for models up to a size.
+
+    States stay on the chip with one lane, or behind an AXI port, whose chips are large; logits too
+    where memory's words are too wide for them.
+    """
+    word, memory = _MEMORIES[port]
+    word = word or bytes_per_beat
+    return StreamedConfig.for_geometry(
+        geometry, port=port, bytes_per_beat=bytes_per_beat, lanes=lanes, word_bytes=word,
+        memory_bytes=memory, slots=1 if lanes == 1 else 2 * lanes,
+        state="chip" if lanes == 1 or port == "axi" else "memory",
+        logits="chip" if word > 32 else "memory",
+    )  # fmt: skip
 
 
 def core_option(command: Callable[..., Any], *, engine: str = "--engine") -> Callable[..., Any]:

@@ -7,24 +7,33 @@ import hashlib
 import json
 import subprocess
 import sys
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
 
+from nomul.model.core_config import ENGINES, CoreConfig
 from nomul.model.errors import NomulError
-from nomul.model.image import regions
+from nomul.model.image import external_regions, regions
+from nomul.model.streamed_config import StreamedConfig
 
-from .common import compile_for, core_option, json_option, load_any, print_json
+from .common import compile_for, json_option, load_any, print_json, streamed_config
+
+_BEATS = {"onchip": 36, "native": 8, "axi": 32}  # bytes, where none are given
 
 
 @click.command("verilog")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FOLDER")
 @click.option("--model", metavar="FILE", help="Model file or checkpoint; default the shipped one.")
-@click.option("--lanes", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option("--port", type=click.Choice(["onchip"]), default="onchip", show_default=True,
-              help="Where weights come from.")  # fmt: skip
-@core_option
+@click.option("--lanes", type=click.IntRange(min=1, max=16), default=1, show_default=True,
+              help="Tokens that share each weight byte; 1 on the chip.")  # fmt: skip
+@click.option("--port", type=click.Choice([*_BEATS]), default="onchip", show_default=True,
+              help="Where weights come from: memories on the chip, LiteDRAM's native port, an AXI4 port.")  # fmt: skip
+@click.option("--engine", type=click.Choice(ENGINES), default=ENGINES[0], show_default=True,
+              help="Ternary engine of a core with its weights on the chip; others have tables.")  # fmt: skip
+@click.option("--bytes-per-beat", type=click.IntRange(min=1),
+              help="Weight bytes a cycle, five trits each; default 36 on the chip, 8 native, 32 AXI.")  # fmt: skip
 @json_option
 def verilog_command(
     output: Path,
@@ -32,34 +41,43 @@ def verilog_command(
     lanes: int,
     port: str,
     engine: str,
-    bytes_per_beat: int,
+    bytes_per_beat: int | None,
     as_json: bool,
 ) -> None:
     """Write FOLDER/top.v, the model's memory image, and a manifest that says what they are.
 
     \b
-    Example:
+    Examples:
       nomul verilog -o build/verilog --bytes-per-beat 36
+      nomul verilog -o build/axi --port axi --bytes-per-beat 64
     """
-    from dataclasses import replace
-
     from nomul.hw.build.design import NOMINAL_CLOCK_HZ, design_hash, design_verilog
     from nomul.hw.build.tools import versions
 
     loaded = load_any(model)
-    image, config = compile_for(loaded.model, engine=engine, bytes_per_beat=bytes_per_beat)
-    config = replace(config, lanes=lanes)
+    beat = bytes_per_beat or _BEATS[port]
+    config: CoreConfig | StreamedConfig
+    if port == "onchip":
+        image, chip = compile_for(loaded.model, engine=engine, bytes_per_beat=beat)
+        config = replace(chip, lanes=lanes)
+        parts: Sequence[tuple[int, bytes | memoryview]] = [*regions(image, chip.weight_beats).items()]
+    else:
+        config = streamed_config(loaded.model.geometry, port=port, bytes_per_beat=beat, lanes=lanes)
+        image = config.compile(loaded.model)
+        parts = external_regions(image)
     source = design_verilog(config)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise NomulError(f"{output}: {error.strerror}; name a folder that can be made") from None
     (output / "top.v").write_text(source)
-    placed, blob = [], bytearray()
-    for address, data in regions(image, config.weight_beats).items():
-        placed.append({"address": address, "offset": len(blob), "bytes": len(data)})
-        blob += data
-    (output / "image.bin").write_bytes(blob)
+    placed, digest, size = [], hashlib.sha256(), 0
+    with open(output / "image.bin", "wb") as blob:
+        for address, data in parts:
+            placed.append({"address": address, "offset": size, "bytes": len(data)})
+            blob.write(data)
+            digest.update(data)
+            size += len(data)
     manifest = {
         "top": "top",
         "port": port,
@@ -70,7 +88,7 @@ def verilog_command(
         "geometry": asdict(image.geometry),
         "files": {
             "top.v": hashlib.sha256(source.encode()).hexdigest(),
-            "image.bin": hashlib.sha256(blob).hexdigest(),
+            "image.bin": digest.hexdigest(),
         },
         "image": placed,
         "tools": versions(),
@@ -80,7 +98,7 @@ def verilog_command(
         print_json(manifest)
     else:
         click.echo(
-            f"{output}: top.v ({len(source):,} bytes), image.bin ({len(blob):,} bytes), manifest.json"
+            f"{output}: top.v ({len(source):,} bytes), image.bin ({size:,} bytes), manifest.json"
         )
 
 

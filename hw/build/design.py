@@ -7,13 +7,20 @@ import hashlib
 import os
 from pathlib import Path
 
+from amaranth.lib import wiring
+
+from nomul.hw.axi import AxiMaster
 from nomul.hw.core import Core
+from nomul.hw.dram.native import NativePort
 from nomul.hw.link import Link
+from nomul.hw.streamed import StreamedCore
+from nomul.hw.streamed.joined import Joined
 from nomul.hw.top import Top
 from nomul.model.core_config import CoreConfig
 from nomul.model.image import plane_bits
 from nomul.model.isa import INSTRUCTION_BYTES
 from nomul.model.protocol import REGIONS, Identity, Region
+from nomul.model.streamed_config import StreamedConfig
 
 from .tools import build_folder, versions
 from .verilog import convert
@@ -23,7 +30,7 @@ __all__ = ["NOMINAL_CLOCK_HZ", "design", "design_hash", "design_verilog", "ident
 NOMINAL_CLOCK_HZ = 100_000_000  #: What a design says of itself where no board gives it a clock.
 
 
-def design_hash(config: CoreConfig) -> bytes:
+def design_hash(config: CoreConfig | StreamedConfig) -> bytes:
     """8 bytes that change whenever the generated hardware may: sources, configuration, generator version."""
     digest = hashlib.sha256(f"{config.to_json()} {versions()['amaranth']}".encode())
     root = Path(__file__).resolve().parents[1]
@@ -36,31 +43,54 @@ def design_hash(config: CoreConfig) -> bytes:
     return digest.digest()[:8]
 
 
-def identity(config: CoreConfig, clock_hz: int = NOMINAL_CLOCK_HZ) -> Identity:
+def identity(config: CoreConfig | StreamedConfig, clock_hz: int = NOMINAL_CLOCK_HZ) -> Identity:
     """What a board with this design answers when asked."""
     sizes = [0] * REGIONS
-    sizes[Region.PROGRAM] = config.program_words * INSTRUCTION_BYTES
-    sizes[Region.WEIGHTS] = config.bytes_per_beat << plane_bits(config.weight_beats)
-    sizes[Region.NORMS] = config.norm_words * 8
-    sizes[Region.EMBEDDINGS] = config.embedding_bytes
-    sizes[Region.LOGITS] = config.vocab * 4
+    slots, memory = config.lanes, 0
+    if isinstance(config, CoreConfig):
+        sizes[Region.PROGRAM] = config.program_words * INSTRUCTION_BYTES
+        sizes[Region.WEIGHTS] = config.bytes_per_beat << plane_bits(config.weight_beats)
+        sizes[Region.NORMS] = config.norm_words * 8
+        sizes[Region.EMBEDDINGS] = config.embedding_bytes
+        sizes[Region.LOGITS] = config.vocab * 4
+    else:
+        slots, memory = config.slots, config.memory_bytes
+        if config.logits == "chip":
+            sizes[Region.LOGITS] = config.vocab * 4
     return Identity(
         design=design_hash(config),
         bytes_per_beat=config.bytes_per_beat,
         lanes=config.lanes,
-        slots=config.lanes,
+        slots=slots,
         clock_hz=clock_hz,
-        memory_bytes=0,
+        memory_bytes=memory,
         region_bytes=tuple(sizes),
     )
 
 
-def design(config: CoreConfig, clock_hz: int = NOMINAL_CLOCK_HZ) -> Top:
-    """The top: a core of this configuration behind its link."""
-    return Top(core=Core(config=config), link=Link(identity=identity(config, clock_hz)))
+def design(config: CoreConfig | StreamedConfig, clock_hz: int = NOMINAL_CLOCK_HZ) -> Top:
+    """The top: a core of this configuration behind its link.
+
+    A streamed core's memory is an AXI4 master's port or LiteDRAM's native port, as its configuration says.
+    """
+    core: wiring.Component
+    if isinstance(config, CoreConfig):
+        core = Core(config=config)
+    else:
+        bits = (config.memory_bytes - 1).bit_length()
+        adaptor: wiring.Component
+        if config.port == "axi":
+            adaptor = AxiMaster(word_bytes=config.word_bytes, address_bits=max(12, bits))
+        else:
+            adaptor = NativePort(
+                word_bytes=config.word_bytes,
+                address_bits=bits - (config.word_bytes.bit_length() - 1),
+            )
+        core = Joined(core=StreamedCore(config=config), adaptor=adaptor)
+    return Top(core=core, link=Link(identity=identity(config, clock_hz)))
 
 
-def design_verilog(config: CoreConfig, clock_hz: int = NOMINAL_CLOCK_HZ) -> str:
+def design_verilog(config: CoreConfig | StreamedConfig, clock_hz: int = NOMINAL_CLOCK_HZ) -> str:
     """Verilog of the top, called ``top``; generated once for each design and generator."""
     key = hashlib.sha256(f"{design_hash(config).hex()} {clock_hz} {versions()}".encode()).hexdigest()
     path = build_folder("design") / f"top-{key[:16]}.v"

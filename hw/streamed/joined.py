@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from amaranth.hdl import Module
 from amaranth.lib import wiring
-from amaranth.lib.wiring import connect, flipped
+from amaranth.lib.wiring import connect
+
+from nomul.hw.boundary import expose
 
 from .core import StreamedCore
 
@@ -30,23 +32,16 @@ class Joined(wiring.Component):
         self.core = core
         self.adaptor = adaptor
         self._of = {
-            unit: {n: m for n, m in unit.signature.members.items() if n != "memory"}
+            unit: [name for name in unit.signature.members if name != "memory"]
             for unit in (core, adaptor)
         }
-        super().__init__({n: m for members in self._of.values() for n, m in members.items()})
+        super().__init__({n: u.signature.members[n] for u, names in self._of.items() for n in names})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.core = self.core
         m.submodules.adaptor = self.adaptor
         connect(m, self.core.memory, self.adaptor.memory)
-        for unit, members in self._of.items():
-            for name, member in members.items():
-                inner, outer = getattr(unit, name), getattr(self, name)
-                if member.is_signature:
-                    connect(m, inner, flipped(outer))
-                elif member.flow is wiring.Out:
-                    m.d.comb += outer.eq(inner)
-                else:
-                    m.d.comb += inner.eq(outer)
+        for unit, names in self._of.items():
+            expose(m, unit, self, names)
         return m

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 from amaranth.hdl import Module
 from amaranth.lib import wiring
-from amaranth.lib.wiring import Out, connect, flipped
+from amaranth.lib.wiring import Out
+
+from nomul.hw.boundary import expose
 
 from .core import StreamedCore
+from .joined import Joined
 
 __all__ = ["PROBES", "ObservedCore"]
 
@@ -21,20 +24,25 @@ class ObservedCore(wiring.Component):
 
     Parameters
     ----------
-    core : StreamedCore
+    core : StreamedCore or Joined
 
     Members
     -------
-    Those of the core, and for each of :data:`PROBES`
+    Those of the core, and
+    seen_word : ``Out(1)``
+        A word came from memory in this cycle.
+    and for each of :data:`PROBES`
     seen_NAME : ``Out(1)``
         A value was taken or stored in this cycle.
     NAME : ``Out(32 · L)`` for the sums, else ``Out(32)``
     """
 
-    def __init__(self, *, core: StreamedCore):
+    def __init__(self, *, core: StreamedCore | Joined):
         self.core = core
-        lanes = core.config.lanes
+        self.inner = core.core if isinstance(core, Joined) else core
+        lanes = self.inner.config.lanes
         members = dict(core.signature.members)
+        members["seen_word"] = Out(1)
         for name, bits in PROBES.items():
             members[f"seen_{name}"] = Out(1)
             members[name] = Out(bits * lanes if name == "sums" else bits)
@@ -42,17 +50,12 @@ class ObservedCore(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.core = core = self.core
-        for name, member in core.signature.members.items():
-            inner, outer = getattr(core, name), getattr(self, name)
-            if member.is_signature:
-                connect(m, inner, flipped(outer))
-            elif member.flow is Out:
-                m.d.comb += outer.eq(inner)
-            else:
-                m.d.comb += inner.eq(outer)
+        m.submodules.core = self.core
+        core = self.inner
+        expose(m, self.core, self, self.core.signature.members)
         sums = core.engine.sums
         m.d.comb += [
+            self.seen_word.eq(core.memory.read_valid),
             self.seen_acts.eq(core.vector.acts.valid & core.vector.acts.ready),
             self.acts.eq(core.vector.acts.payload.x.as_value()),
             self.seen_sums.eq(sums.valid & sums.ready),

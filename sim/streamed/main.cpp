@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs a streamed core against a memory that answers every command after a fixed time, a word a cycle: as good as a
-// memory can be. Reads a list of steps, writes what came of each.
+// memory can be; or, with DRAM defined, behind a memory controller. Reads a list of steps, writes what came of each.
 //
 // argv: a file of settings, one number a line in the order of Settings; image; steps; results; trace ("" for none).
 // A step is one 32-bit word a lane: token | slot << 16 | fresh << 24 | active << 25 | logits << 26; token 0xffff is the
@@ -21,7 +21,11 @@
 #include <vector>
 
 #include "Vstreamed.h"
+#include "config.h"
 #include "verilated.h"
+#ifdef DRAM
+#include "memory.h"
+#endif
 
 namespace {
 
@@ -92,6 +96,25 @@ private:
     std::vector<uint64_t> records_;
 };
 
+#ifdef DRAM
+
+class Memory {
+public:
+    Memory(const Settings& s, const char* image) : word_bytes_{s.word_bytes}, memory_{s.memory_bytes, s.word_bytes} {
+        memory_.load(image);
+    }
+
+    uint8_t* at(uint64_t address) { return memory_.word(uint32_t(address / word_bytes_)) + address % word_bytes_; }
+    bool ready(const Vstreamed& core) const { return core.ready; }
+    void cycle(Vstreamed&, uint64_t) {}
+
+private:
+    uint64_t word_bytes_;
+    DramMemory memory_;
+};
+
+#else
+
 class Memory {
 public:
     Memory(const Settings& s, const char* image) : s_{s} {
@@ -109,6 +132,8 @@ public:
         if (address >= s_.memory_bytes) die("an address beyond the memory: " + std::to_string(address));
         return bytes_ + address;
     }
+
+    bool ready(const Vstreamed&) const { return true; }
 
     // What the core sees in this cycle, then what it says in it.
     void cycle(Vstreamed& core, uint64_t now) {
@@ -128,7 +153,6 @@ public:
                 core.read_valid = 1;
                 load_word(core.read_data, word, s_.word_bytes);
                 moved = true;
-                ++reads;
             }
             if (moved) {
                 ++burst.address;
@@ -139,11 +163,8 @@ public:
         if (core.command_valid) {
             const uint64_t payload = core.command_payload;
             queue_.push_back({uint32_t(payload), uint32_t(payload >> 32 & 63), bool(payload >> 38 & 1), now + s_.latency});
-            ++commands;
         }
     }
-
-    uint64_t reads = 0, commands = 0;
 
 private:
     struct Burst { uint32_t address, words; bool write; uint64_t due; };
@@ -151,6 +172,8 @@ private:
     uint8_t* bytes_;
     std::deque<Burst> queue_;
 };
+
+#endif
 
 class Bench {
 public:
@@ -161,6 +184,7 @@ public:
         core_.rst = 0;
         tick();
         tick();
+        wait([&] { return memory_.ready(core_); }, "the memory does not get ready");
     }
 
     ~Bench() { core_.final(); }
@@ -169,6 +193,7 @@ public:
         memory_.cycle(core_, cycles_);
         core_.clk = 0;
         core_.eval();
+        words_ += core_.seen_word;
         if (trace_) trace_->cycle(core_);
         core_.clk = 1;
         core_.eval();
@@ -191,20 +216,20 @@ public:
         return value;
     }
 
-    void step(const std::vector<uint32_t>& words, std::ofstream& results) {
+    void step(const std::vector<uint32_t>& lanes_words, std::ofstream& results) {
         const unsigned lanes = unsigned(s_.lanes);
         if (latest_.empty()) latest_.assign(lanes, 0);
         unsigned at = 0;
         auto field = [&](unsigned shift, unsigned width) {
             for (unsigned k = 0; k < lanes; ++k, at += width) {
-                uint64_t value = words[k] >> shift & ((1u << width) - 1);
+                uint64_t value = lanes_words[k] >> shift & ((1u << width) - 1);
                 if (shift == 0 && value == 0xffff) value = latest_[k];
                 set_bits(core_.token_payload, at, width, value);
             }
         };
         field(0, 16); field(16, 8); field(24, 1); field(25, 1); field(26, 1);
         const auto begin = std::chrono::steady_clock::now();
-        const uint64_t from = cycles_, reads = memory_.reads, commands = memory_.commands;
+        const uint64_t from = cycles_, words_before = words_;
         core_.token_valid = 1;
         wait([&] { return core_.token_ready; }, "the core takes no token");
         core_.token_valid = 0;
@@ -215,16 +240,16 @@ public:
         core_.result_ready = 0;
         wait([&] { return !core_.busy; }, "the core stays busy");
         const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-        const uint64_t took = cycles_ - from, read = memory_.reads - reads;
+        const uint64_t took = cycles_ - from, read = words_ - words_before;
         results << "{\"best\": [";
         for (unsigned k = 0; k < lanes; ++k) results << (k ? ", " : "") << latest_[k];
         results << "], \"cycles\": " << took << ", \"words\": " << read
-                << ", \"commands\": " << memory_.commands - commands << ", \"seconds\": " << seconds << ", \"counters\": [";
+                << ", \"seconds\": " << seconds << ", \"counters\": [";
         for (unsigned k = 0; k < s_.counters; ++k) results << (k ? ", " : "") << counter(k);
         results << "], \"logits\": {";
         bool first = true;
         for (unsigned k = 0; k < lanes; ++k) {
-            if (!(words[k] >> 26 & words[k] >> 25 & 1) || !s_.logits_at) continue;
+            if (!(lanes_words[k] >> 26 & lanes_words[k] >> 25 & 1) || !s_.logits_at) continue;
             results << (first ? "" : ", ") << "\"" << k << "\": [";
             first = false;
             for (uint64_t t = 0; t < s_.vocab; ++t) {
@@ -253,7 +278,7 @@ private:
     Vstreamed core_;
     Memory memory_;
     Trace* trace_;
-    uint64_t cycles_ = 0;
+    uint64_t cycles_ = 0, words_ = 0;
     std::vector<uint32_t> latest_;
 };
 

@@ -13,8 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from nomul.hw.build.verilog import convert
+from nomul.hw.dram.boards import DramBoard
+from nomul.hw.dram.controller import generate
+from nomul.hw.dram.wrapper import DramController
 from nomul.hw.ports import TokensLayout
 from nomul.hw.streamed import StreamedCore
+from nomul.hw.streamed.joined import Joined
 from nomul.hw.streamed.observed import ObservedCore
 from nomul.model.counters import Counter, counter_words
 from nomul.model.errors import NomulError
@@ -23,6 +27,7 @@ from nomul.model.memory_map import BLOCK
 from nomul.model.program import Image
 from nomul.model.protocol import Region
 from nomul.model.streamed_config import StreamedConfig
+from nomul.sim.dram import DRAM_SOURCES
 from nomul.sim.verilate import verilate
 
 __all__ = ["FEED_BACK", "Lane", "StreamedSimulation", "TokenResult", "write_image"]
@@ -94,8 +99,11 @@ class StreamedSimulation:
     Parameters
     ----------
     config : StreamedConfig
+    board : DramBoard, optional
+        The memory controller of this board, over its model of the memory; by default a memory that gives
+        a word in every cycle.
     latency : int
-        Cycles from a command to its first word.
+        Cycles from a command to its first word, of that one.
     progress : callable
         Called with a line when long work begins.
     """
@@ -104,6 +112,7 @@ class StreamedSimulation:
         self,
         config: StreamedConfig,
         *,
+        board: DramBoard | None = None,
         latency: int = 20,
         progress: Callable[[str], None] = lambda line: None,
     ):
@@ -113,11 +122,25 @@ class StreamedSimulation:
             "TOKENS": TokensLayout(config.lanes).size, "LANES": config.lanes,
             "WORD": config.word_bytes,
         }  # fmt: skip
+        core: StreamedCore | Joined = StreamedCore(config=config)
+        files = {}
+        if board is not None:
+            if board.word_bytes != config.word_bytes or board.part.capacity != config.memory_bytes:
+                raise NomulError(
+                    f"core: {config.memory_bytes:,} bytes in words of {config.word_bytes}; {board.name} has "
+                    f"{board.part.capacity:,} in words of {board.word_bytes}"
+                )
+            controller = generate(board, model=True)
+            core = Joined(core=core, adaptor=DramController(controller=controller))
+            files["controller.sv"] = controller.verilog
+            files |= {path.name: path.read_text() for path in DRAM_SOURCES}
+            defines["DRAM"] = 1
         head = "".join(f"`define {name} {value}\n" for name, value in defines.items())
-        files = {
-            "core.v": convert(ObservedCore(core=StreamedCore(config=config)), "core"),
+        files |= {
+            "core.v": convert(ObservedCore(core=core), "core"),
             "streamed.v": head + (_HERE / "streamed.v").read_text(),
             "main.cpp": (_HERE / "main.cpp").read_text(),
+            "config.h": head.replace("`", "#"),
         }
         self._program = verilate("streamed", files, what="simulated core", progress=progress)
 
@@ -190,5 +213,4 @@ def _result(line: str) -> TokenResult:
     }
     logits = {int(k): np.array(v, dtype=np.int64) for k, v in found.pop("logits").items()}
     del found["counters"]
-    found.pop("commands")
     return TokenResult(**found, counters=counters, logits=logits)

@@ -15,6 +15,8 @@ from nomul.model.program import Image
 from nomul.model.ternary import TRITS_PER_BYTE
 from nomul.sim.golden import Golden
 
+from .run import Lane
+
 __all__ = ["Difference", "first_difference"]
 
 _TURN = 8  # outputs of a lane before it is the next one's turn
@@ -150,7 +152,7 @@ def _steps(trace: Path) -> Iterator[np.ndarray]:
     records = np.fromfile(trace, dtype="<u8")
     ends = np.flatnonzero(records >> np.uint64(32) == _END)
     begin = 0
-    for end in ends:
+    for end in ends.tolist():
         yield records[begin:end]
         begin = end + 1
 
@@ -158,7 +160,7 @@ def _steps(trace: Path) -> Iterator[np.ndarray]:
 def first_difference(
     image: Image,
     trace: Path,
-    steps: Sequence[Sequence[object]],
+    steps: Sequence[Sequence[Lane]],
     golden: Golden,
 ) -> Difference | None:
     """Runs golden through the steps of a core and compares everything that both store.
@@ -186,14 +188,14 @@ def first_difference(
         records = next(found, np.zeros(0, dtype=np.uint64))
         watch.expected.clear()
         for lane in lanes:
-            if lane.active and lane.fresh:  # type: ignore[attr-defined]
-                golden.reset(lane.slot)  # type: ignore[attr-defined]
+            if lane.active and lane.fresh:
+                golden.reset(lane.slot)
         golden.step(
-            [lane.token for lane in lanes],  # type: ignore[attr-defined]
-            slots=[lane.slot for lane in lanes],  # type: ignore[attr-defined]
-            active=[lane.active for lane in lanes],  # type: ignore[attr-defined]
+            [lane.token for lane in lanes],
+            slots=[lane.slot for lane in lanes],
+            active=[lane.active for lane in lanes],
         )
-        active = np.array([lane.active for lane in lanes])  # type: ignore[attr-defined]
+        active = np.array([lane.active for lane in lanes])
         kinds = records >> np.uint64(32)
         values = (records & np.uint64(0xFFFFFFFF)).astype(np.int64)
         differences = []

@@ -19,6 +19,7 @@ from nomul.hw.ports import (
     StatsLayout,
     TokensLayout,
 )
+from nomul.hw.scalar import ScalarUnit
 from nomul.hw.sequencer import Sequencer
 from nomul.model import isa, scalar
 from nomul.model.counters import EXPOSED, Counter
@@ -352,7 +353,9 @@ async def stops_at_what_is_no_instruction(dut, how: str) -> None:
         found = counters(dut)
         assert found[Counter.ERROR] == 1
         assert len(stub.flushed) == turn + 1
-        assert found[Counter.TOKEN_CYCLES] == Fetch.latency + (20 + turn if how == "opcode" else WORDS)
+        count = 20 + turn if how == "opcode" else WORDS
+        each = ScalarUnit.latency(isa.Const.OPCODE, LANES)
+        assert found[Counter.TOKEN_CYCLES] == Fetch.latency + (count - 1) * each + 1
     assert not stub.offered
     stub.memory[:] = good
     stub.flushed.clear()

@@ -66,8 +66,13 @@ def test_refuses(fields: dict[str, int], message: str) -> None:
 
 
 def test_takes_the_planned_multipliers_and_block_rams() -> None:
-    """One lane: quantiser 12, reduction 11, scaling 2, σ 2, gates 1, recurrence 4, squares 1."""
+    """Quantiser 12, reduction 11, scaling 2, σ 2, gates 1, recurrence 4, squares 1."""
     unit = VectorUnit(**SHIPPED)
     found = synthesise(unit, name="vectorunit", seeds=())
     assert found.multipliers == 33
     assert found.bram == 10
+
+
+def test_lanes_take_no_multipliers() -> None:
+    unit = VectorUnit(**THREE | {"inputs": 540})
+    assert synthesise(unit, name="vectorunit", seeds=()).multipliers == 33

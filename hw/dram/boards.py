@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Boards with external memory: part, PHY and clocks, and what follows from them for the port."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .parts import AS4C32M16SB_7, MT41K256M16_125, DramPart
+
+__all__ = ["BOARDS", "ECPIX5", "ULX3S", "DramBoard"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DramBoard:
+    """A memory part behind a PHY.
+
+    Attributes
+    ----------
+    name : str
+    part : DramPart
+    phy : str
+        LiteDRAM's class: ``ECP5DDRPHY`` or ``HalfRateGENSDRPHY``. Both run the part at twice the system clock.
+    cl, cwl : int
+        Latencies of reads and writes in clocks of the part, as programmed; ``cwl`` is 0 for SDR.
+    device : str
+        FPGA, as LiteX names it.
+    input_hz, clock_hz : int
+        Oscillator; system clock, which is the controller's.
+    """
+
+    name: str
+    part: DramPart
+    phy: str
+    cl: int
+    cwl: int
+    device: str
+    input_hz: int
+    clock_hz: int
+
+    #: Clocks of the part in a system cycle, commands that it gets in one ("phases").
+    ratio = 2
+
+    def __post_init__(self) -> None:
+        kinds = {"ECP5DDRPHY": "DDR3", "HalfRateGENSDRPHY": "SDR"}
+        if kinds.get(self.phy) != self.part.kind:
+            raise ValueError(
+                f"DramBoard {self.name}: {self.phy} is not for {self.part.kind} but one of {kinds}"
+            )
+
+    @property
+    def word_bytes(self) -> int:
+        """Width of the controller's port: what a column command moves, at least a cycle's worth."""
+        return max(self.part.beats, self.ratio) * self.part.data_bits // 8
+
+    @property
+    def bytes_per_cycle(self) -> int:
+        """What the pins move in a system cycle at most."""
+        return self.ratio * self.part.data_bits // 8 * (2 if self.part.kind == "DDR3" else 1)
+
+    @property
+    def cycles_per_word(self) -> int:
+        """System cycles that a word of the port takes on the pins."""
+        return self.word_bytes // self.bytes_per_cycle
+
+    @property
+    def peak(self) -> int:
+        """Bytes a second of the pins."""
+        return self.bytes_per_cycle * self.clock_hz
+
+    @property
+    def words(self) -> int:
+        """Words of the port in the memory."""
+        return self.part.capacity // self.word_bytes
+
+
+#: LambdaConcept ECPIX-5 with an LFE5U-85F. 75 MHz is what LiteX runs its memory at; the part then gets
+#: 150 MHz, which is below its data sheet's least clock with the DLL on (303 MHz), and works nevertheless.
+ECPIX5 = DramBoard(
+    name="ecpix5-85f",
+    part=MT41K256M16_125,
+    phy="ECP5DDRPHY",
+    cl=6,
+    cwl=5,
+    device="LFE5UM5G-85F-8BG554I",
+    input_hz=100_000_000,
+    clock_hz=75_000_000,
+)
+
+#: Radiona ULX3S with an LFE5U-85F; the part runs at 125 MHz.
+ULX3S = DramBoard(
+    name="ulx3s-85f",
+    part=AS4C32M16SB_7,
+    phy="HalfRateGENSDRPHY",
+    cl=3,
+    cwl=0,
+    device="LFE5U-85F-6BG381C",
+    input_hz=25_000_000,
+    clock_hz=62_500_000,
+)
+
+BOARDS = {board.name: board for board in (ECPIX5, ULX3S)}
