@@ -171,10 +171,11 @@ async def silence_is_a_fault(dut, deaf: bool) -> None:
     await bed.start(latency=(2, 12))
     await bed.right(True)
     whole = bed.bench.times("token_o")[-1] - bed.bench.times("token_i")[-1]
-    for _ in range(4):
-        bed.offer(False)
+    lost = 0
+    for turn in range(5):
+        tokens = bed.offer(False)
         await bed.bench.sent("token_i")
-        await bed.bench.step(bed.bench.rng.randint(2, whole // 2))
+        await bed.bench.step(bed.bench.rng.randint(2, whole // 2 if turn > 2 else 60))
         bed.memory.silence(deaf=deaf)
         begun = bed.bench.cycle
         result = cocotb.start_soon(bed.result())
@@ -182,11 +183,17 @@ async def silence_is_a_fault(dut, deaf: bool) -> None:
             await FallingEdge(dut.clk)
             assert bed.bench.cycle < begun + whole + 2 * PATIENCE
             bed.memory.withdrawn()
-        assert await result == [0] * LANES
-        assert int(dut.error.value) == Fault.SILENCE
+        found = await result
+        if dut.error.value:
+            lost += 1
+            assert found == [0] * LANES
+            assert int(dut.error.value) == Fault.SILENCE
+        else:  # it had all that it wanted
+            assert found == bed.golden.step(tokens).tolist()
         bed.memory.speak()
         await bed.right(True)
         await bed.right(False)
+    assert lost >= 3
 
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
