@@ -80,7 +80,7 @@ class Sequencer(wiring.Component):
     starved : ``In(1)``
         It could take one and there is none.
     loading : ``In(1)``
-        Norms are yet to come from the weight stream.
+        The weight stream's next beat is one of norms.
     give_up : ``In(1)``
         Gives up the token in progress.
     start : ``Out(1)``

@@ -61,6 +61,8 @@ class Distributor(wiring.Component):
         To norm memory.
     loading : ``Out(1)``
         Norms that were ordered are not all written.
+    passing : ``Out(1)``
+        The next beat is one of norms.
     """
 
     def __init__(self, *, bytes_per_beat: int):
@@ -77,6 +79,7 @@ class Distributor(wiring.Component):
             "tile_end": In(1),
             "norms": Out(NormWriteSignature(row=self.row)),
             "loading": Out(1),
+            "passing": Out(1),
         })
 
     def elaborate(self, platform: object) -> Module:
@@ -119,5 +122,6 @@ class Distributor(wiring.Component):
             m.d.sync += owed.eq(owed + 1)
         with m.If(fewer & ~more):
             m.d.sync += owed.eq(owed - 1)
+        m.d.comb += self.passing.eq(load)
         m.d.comb += self.loading.eq((owed != 0) | self.norms.valid)
         return m

@@ -49,6 +49,8 @@ class StreamedSequencer(Sequencer):
         The weight stream begins; always taken at once.
     bases : ``Out(BasesLayout)``
     move_o : ``Out(stream.Signature(MoveLayout))``
+    owed : ``In(1)``
+        Norms that were ordered are not all written.
     moving : ``In(1)``
         State goes from or to memory.
     pending : ``In(1)``
@@ -71,6 +73,7 @@ class StreamedSequencer(Sequencer):
             "stream_o": Out(stream.Signature(StartLayout, always_ready=True)),
             "bases": Out(BasesLayout),
             "move_o": Out(stream.Signature(MoveLayout)),
+            "owed": In(1),
             "moving": In(1),
             "pending": In(1),
             "memory_fault": In(Fault),
@@ -120,7 +123,7 @@ class StreamedSequencer(Sequencer):
         return {
             **go,
             "tile": go["tile"] & order_free,
-            "embed": go["embed"] & order_free & ~self.loading,
+            "embed": go["embed"] & order_free & ~self.owed,
             "pass": go["pass"] & ~(updates & (self.moving | self.move_o.valid)),
             "load": d.load & order_free,
             "stream": d.stream & ~self.stream_o.valid,

@@ -33,7 +33,7 @@ class Bed:
         self.dut, self.stall, self.words_stall = dut, stall, words_stall
         self.words: list[int] = []
         self.first: dict[str, list[int]] = {name: [] for name in STREAMS}  # cycles of first offers
-        self.busy: dict[str, set[int]] = {"loading": set(), "moving": set(), "pending": set()}
+        self.busy: dict[str, set[int]] = {"owed": set(), "moving": set(), "pending": set()}
         self.offers: dict[str, set[int]] = {"order_o": set(), "move_o": set()}
         self.starts: list[int] = []
         self.flushes: list[int] = []
@@ -44,7 +44,7 @@ class Bed:
     async def start(self) -> None:
         dut = self.dut
         self.bench = Bench(dut, SequencerTop(lanes=LANES))
-        for name in ("give_up", "beat", "idle", "starved", "loading", "stats", "best", "saturated", "moving",
+        for name in ("give_up", "beat", "idle", "starved", "owed", "loading", "stats", "best", "saturated", "moving",
                      "pending", "memory_fault", "words__valid", "words__payload"):
             getattr(dut, name).value = 0
         self.bench.ports.pop("words")
@@ -62,7 +62,7 @@ class Bed:
     async def run(self) -> None:
         dut, rng = self.dut, self.bench.rng
         at, offering, word = 0, False, 0
-        left = {"loading": 0, "moving": 0}
+        left = {"owed": 0, "moving": 0}
         valid_before = dict.fromkeys((*STREAMS, "token_o"), False)
         while True:
             await FallingEdge(dut.clk)
@@ -72,7 +72,7 @@ class Bed:
                 word = self.words[at] if at < len(self.words) else rng.getrandbits(64)
             dut.words__valid.value, dut.words__payload.value = int(offering), word
             pending = rng.random() < self.pends
-            for name, busy in (("loading", left["loading"]), ("moving", left["moving"]), ("pending", pending)):
+            for name, busy in (("owed", left["owed"]), ("moving", left["moving"]), ("pending", pending)):
                 getattr(dut, name).value = int(bool(busy))
                 if busy:
                     self.busy[name].add(now)
@@ -99,7 +99,7 @@ class Bed:
                     if name == "order_o" and unpack_bits(
                         self.bench.ports[name].shape, int(dut.order_o__payload.value)
                     )["load"]:
-                        left["loading"] = rng.randint(1, 60)
+                        left["owed"] = rng.randint(1, 60)
             if flush:
                 self.flushes.append(now)
                 for name in STREAMS:
@@ -182,7 +182,7 @@ async def hands_out_what_the_program_says(dut, stall: float, words_stall: float)
     # What waits: who is offered in a cycle was issued in the one before.
     assert bed.first["row_o"]
     for cycle in bed.first["row_o"]:
-        assert cycle - 1 not in bed.busy["loading"] | bed.offers["order_o"]
+        assert cycle - 1 not in bed.busy["owed"] | bed.offers["order_o"]
     passes = zip(bed.first["pass_o"], [*wanted(PROGRAM)["pass_o"]] * tokens, strict=True)
     inputs = [cycle for cycle, item in passes if item["mode"] == Mode.INPUT]
     assert inputs
