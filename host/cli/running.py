@@ -22,6 +22,7 @@ from rich.progress import (
 
 from nomul.host.driver import Board
 from nomul.host.sampling import Sampler
+from nomul.model.errors import NomulError
 
 from .board import counters, logit_scale, open_board
 from .common import compile_for, core_option, json_option, load_any, print_json, tokenizer_for
@@ -44,11 +45,42 @@ def _tokens(
             board.step(token)
 
 
+class _Numbers:
+    """Token ids in place of a text."""
+
+    @staticmethod
+    def feed(token: int) -> str:
+        return f"{token} "
+
+    @staticmethod
+    def finish() -> str:
+        return ""
+
+
+def _ids(text: str, vocab: int) -> list[int]:
+    """Token ids separated by spaces or commas.
+
+    Raises
+    ------
+    NomulError
+        Naming the word that is none.
+    """
+    words = text.replace(",", " ").split()
+    if not words:
+        raise NomulError("prompt: no token ids; give at least one, as in --ids '1 450 3'")
+    for word in words:
+        if not (word.isascii() and word.isdigit() and int(word) < vocab):
+            raise NomulError(f"prompt: {word!r} is no token id; they are 0 to {vocab - 1}")
+    return [int(word) for word in words]
+
+
 @click.command("run")
 @click.argument("prompt")
 @click.option("--board", "board_name", default="sim", show_default=True, metavar="sim|PORT",
               help="The simulated board, or a serial port.")  # fmt: skip
 @click.option("--model", metavar="FILE", help="Model file or checkpoint; default the shipped one.")
+@click.option("--ids", "as_ids", is_flag=True,
+              help="PROMPT is token ids, and so is what is printed: no tokenizer is needed.")  # fmt: skip
 @click.option("--tokens", type=click.IntRange(min=1), default=128, show_default=True)
 @click.option("--temperature", type=float, default=0.0, show_default=True, help="0: arg-max.")
 @click.option("--top-k", type=int, default=0, help="Keep so many of the largest logits.")
@@ -60,6 +92,7 @@ def run_command(
     prompt: str,
     board_name: str,
     model: str | None,
+    as_ids: bool,
     tokens: int,
     temperature: float,
     top_k: int,
@@ -74,12 +107,13 @@ def run_command(
     \b
     Example:
       nomul run "def read_lines(path):" --tokens 200
+      nomul run --ids "0 102 111 114" --tokens 20
     """
     sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p)
     loaded = load_any(model)
     vocab = loaded.model.geometry.vocab
-    coder = tokenizer_for(loaded)
-    ids = [coder.begin, *(int(token) for token in coder.encode(prompt))]
+    coder = None if as_ids else tokenizer_for(loaded)
+    ids = _ids(prompt, vocab) if coder is None else [coder.begin, *map(int, coder.encode(prompt))]
     image, config = compile_for(loaded.model, engine=engine, bytes_per_beat=bytes_per_beat)
     console = Console(stderr=True, highlight=False)
     quiet = as_json or not console.is_terminal
@@ -110,13 +144,13 @@ def run_command(
                 progress(number, len(ids))
                 first = token
         cycles = counters(board)["token_cycles"]  # every token takes as many
-        decoder = coder.decoder()
-        shown = "".join(map(decoder.feed, ids[1:]))
+        decoder = _Numbers() if coder is None else coder.decoder()
+        shown = "".join(map(decoder.feed, ids if coder is None else ids[1:]))
         out: list[int] = []
         if not as_json:
             click.echo(shown, nl=False)
         for token in _tokens(board, first, tokens, sampler, vocab, seed):
-            if token == coder.end:
+            if coder is not None and token == coder.end:
                 break  # the model ends the document
             out.append(token)
             if not as_json:
@@ -127,7 +161,8 @@ def run_command(
         seconds = time.perf_counter() - begin
         report = {
             "prompt": prompt,
-            "text": coder.decode(np.array(out, dtype=np.int64)),
+            **({} if coder is None else {"text": coder.decode(np.array(out, dtype=np.int64))}),
+            "ids": out,
             "tokens": len(out),
             "prompt_tokens": len(ids),
             "board": board_name,

@@ -49,6 +49,30 @@ def test_greedy(nomul: Nomul):
     )  # fmt: skip
 
 
+def test_ids(nomul: Nomul):
+    text = nomul("run", PROMPT, "--tokens", 5, "--json").json
+    given = " ".join(map(str, (BEGIN, *PROMPT.encode())))
+    found = nomul("run", "--ids", given, "--tokens", 5, "--json").json
+    assert found["ids"] == text["ids"]
+    assert "text" not in found
+    shown = nomul("run", "--ids", given.replace(" ", ", "), "--tokens", 5)
+    assert shown.out.split() == [*given.split(), *map(str, text["ids"])]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("1 x", "prompt: 'x' is no token id; they are 0 to 255"),
+        ("256", "prompt: '256' is no token id; they are 0 to 255"),
+        (" ", "prompt: no token ids; give at least one, as in --ids '1 450 3'"),
+    ],
+)
+def test_ids_that_are_none(nomul: Nomul, given: str, message: str):
+    refused = nomul("run", "--ids", given)
+    assert refused.status == 1
+    assert message in refused.err
+
+
 def test_json(nomul: Nomul, tiny: Path):
     found = nomul("run", PROMPT, "--model", tiny, "--tokens", 5, "--json").json
     assert found["text"] == golden_text(PROMPT.encode(), 5, tiny)
