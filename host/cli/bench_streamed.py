@@ -155,36 +155,45 @@ def bench_tokens(sizes: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _dram(board: DramBoard, geometry: Geometry, count: int) -> dict[str, Any]:
-    config = StreamedConfig.for_geometry(
-        geometry, word_bytes=board.word_bytes, memory_bytes=board.part.capacity
-    )
+def _dram(board: DramBoard, config: StreamedConfig, geometry: Geometry, count: int) -> dict[str, Any]:
+    """Steps of one user, or of as many as there are lanes, each with the same text from another token on."""
     image = config.compile(_model(geometry))
-    tokens = _sequence(image, count)
-    steps = [[Lane(token=t, fresh=k == 0)] for k, t in enumerate(tokens)]
-    results = _compared(_simulation(config, board), image, steps, 1)
+    tokens = _sequence(image, count + config.lanes - 1)
+    steps = [
+        [Lane(token=tokens[at + k], slot=k, fresh=at == 0) for k in range(config.lanes)]
+        for at in range(count)
+    ]
+    results = _compared(_simulation(config, board), image, steps, config.slots)
     last = results[-1]
     peak = board.bytes_per_cycle * last.cycles
+    single = board.clock_hz / last.cycles
     return {
         "geometry": asdict(geometry),
+        "lanes": config.lanes,
         "clock_mhz": board.clock_hz / 1e6,
-        "tokens_equal_to_golden": len(results),
+        "steps_equal_to_golden": len(results),
         "cycles": last.cycles,
         "bytes_read": last.words * board.word_bytes,
         "share_of_peak_read": round(last.words * board.word_bytes / peak, 4),
         "share_of_peak_weights": round(geometry.ternary_weights / TRITS_PER_BYTE / peak, 4),
         "phases": _phases(image, last),
-        "tokens_per_second": round(board.clock_hz / last.cycles, 2),
-        "simulation_seconds_per_token": round(min(r.seconds for r in results), 1),
+        "tokens_per_second_single": round(single, 2),
+        "tokens_per_second_summed": round(config.lanes * single, 2),
+        "simulation_seconds_per_step": round(min(r.seconds for r in results), 1),
     }
 
 
 def bench_dram(sizes: Sequence[str]) -> dict[str, Any]:
     """A token through LiteDRAM's controller and its model of the memory."""
     del sizes
+    shape = PUBLISHED["370M"]
+    sdram = StreamedConfig.for_geometry(
+        _ULX3S_SHAPE, word_bytes=ULX3S.word_bytes, memory_bytes=ULX3S.part.capacity
+    )
     return {
-        ECPIX5.name: _dram(ECPIX5, PUBLISHED["370M"], 2),
-        ULX3S.name: _dram(ULX3S, _ULX3S_SHAPE, 2),
+        ECPIX5.name: _dram(ECPIX5, _lanes_config(1), shape, 2),
+        f"{ECPIX5.name}, 8 lanes": _dram(ECPIX5, _lanes_config(8), shape, 1),
+        ULX3S.name: _dram(ULX3S, sdram, _ULX3S_SHAPE, 2),
     }
 
 
