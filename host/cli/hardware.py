@@ -47,7 +47,7 @@ def verilog_command(
     """Write FOLDER/top.v, the model's memory image, and a manifest that says what they are.
 
     \b
-    Examples:
+    Example:
       nomul verilog -o build/verilog --bytes-per-beat 36
       nomul verilog -o build/axi --port axi --bytes-per-beat 64
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Module, ResetInserter, Signal
+from amaranth.hdl import Module, ResetInserter, Signal, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out, connect, flipped
 
@@ -173,8 +173,12 @@ class StreamedCore(wiring.Component):
         m.submodules.words = words = ResetInserter(sequencer.start | ends)(
             Gearbox(i_bytes=word, o_bytes=INSTRUCTION_BYTES)
         )
+        m.submodules.fetched = fetched = ResetInserter(sequencer.start | ends)(
+            Slice(shape=unsigned(8 * INSTRUCTION_BYTES))
+        )
         connect(m, self.program.o, words.i)
-        connect(m, words.o, sequencer.words)
+        connect(m, words.o, fetched.i)
+        connect(m, fetched.o, sequencer.words)
         m.d.comb += [
             self.program.start.eq(sequencer.start | ends),
             self.program.words.eq(sequencer.start << 24),

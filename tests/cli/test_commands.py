@@ -15,12 +15,15 @@ import safetensors.numpy
 from conftest import TESTS, UPSTREAM, Nomul
 
 from nomul.host.cli import _COMMANDS
+from nomul.host.cli.common import load_any
 from nomul.model.checkpoint import random_checkpoint, write_checkpoint
 from nomul.model.core_config import CoreConfig
 from nomul.model.errors import NomulError
 from nomul.model.fold import fold
 from nomul.model.geometry import Geometry
+from nomul.model.image import external_regions
 from nomul.model.program import compile_model
+from nomul.model.streamed_config import StreamedConfig
 
 SHIPPED = TESTS.parent / "models/stdlib-1m3"
 
@@ -297,8 +300,34 @@ def test_verilog(nomul: Nomul, tmp_path: Path, tiny: Path):
 
 
 @pytest.mark.parametrize(
+    ("options", "port"),
+    [
+        (["--port", "native"], "native__cmd_valid"),
+        (["--port", "native", "--lanes", 3], "native__cmd_valid"),
+        (["--port", "axi", "--bytes-per-beat", 64], "axi__arvalid"),
+    ],
+)
+def test_verilog_of_a_streamed_core(
+    nomul: Nomul, tmp_path: Path, tiny: Path, options: list, port: str
+):
+    manifest = nomul("verilog", "-o", tmp_path, "--model", tiny, *options, "--json").json
+    assert f" {port}" in (tmp_path / "top.v").read_text()
+    assert manifest["port"] == manifest["core"]["port"] == options[1]
+    config = StreamedConfig(**manifest["core"])
+    image = config.compile(load_any(str(tiny)).model)
+    blob = (tmp_path / "image.bin").read_bytes()
+    for part, (address, data) in zip(manifest["image"], external_regions(image), strict=True):
+        assert part["address"] == address
+        assert address >> 31
+        assert blob[part["offset"] : part["offset"] + part["bytes"]] == bytes(data)
+
+
+@pytest.mark.parametrize(
     ("options", "part"),
     [
+        (["--port", "axi", "--bytes-per-beat", 36], "bytes_per_beat is 36; it must be a power of two"),
+        (["--port", "axi", "--bytes-per-beat", 128], "word_bytes is 128; it must be a power of two"),
+        (["--port", "native", "--bytes-per-beat", 4], "bytes_per_beat is 4; it must be a power of two"),
         (["--bytes-per-beat", 5], "bytes_per_beat is 5; it must be a multiple of 4"),
         (["--lanes", 2], "lanes is 2; a whole core has one lane so far"),
     ],
