@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -58,9 +58,12 @@ def verilog_command(
     beat = bytes_per_beat or _BEATS[port]
     config: CoreConfig | StreamedConfig
     if port == "onchip":
-        image, chip = compile_for(loaded.model, engine=engine, bytes_per_beat=beat)
-        config = replace(chip, lanes=lanes)
-        parts: Sequence[tuple[int, bytes | memoryview]] = [*regions(image, chip.weight_beats).items()]
+        if lanes != 1:
+            raise NomulError(
+                f"core: lanes is {lanes}; a whole core has one lane so far on the chip: take another --port"
+            )
+        image, config = compile_for(loaded.model, engine=engine, bytes_per_beat=beat)
+        parts: Sequence[tuple[int, bytes | memoryview]] = [*regions(image, config.weight_beats).items()]
     else:
         config = streamed_config(loaded.model.geometry, port=port, bytes_per_beat=beat, lanes=lanes)
         image = config.compile(loaded.model)

@@ -122,14 +122,16 @@ class StreamedSimulation:
             "TOKENS": TokensLayout(config.lanes).size, "LANES": config.lanes,
             "WORD": config.word_bytes,
         }  # fmt: skip
+        if board is not None and (
+            board.word_bytes != config.word_bytes or board.part.capacity != config.memory_bytes
+        ):
+            raise NomulError(
+                f"core: {config.memory_bytes:,} bytes in words of {config.word_bytes}; {board.name} has "
+                f"{board.part.capacity:,} in words of {board.word_bytes}"
+            )
         core: StreamedCore | Joined = StreamedCore(config=config)
         files = {}
         if board is not None:
-            if board.word_bytes != config.word_bytes or board.part.capacity != config.memory_bytes:
-                raise NomulError(
-                    f"core: {config.memory_bytes:,} bytes in words of {config.word_bytes}; {board.name} has "
-                    f"{board.part.capacity:,} in words of {board.word_bytes}"
-                )
             controller = generate(board, model=True)
             core = Joined(core=core, adaptor=DramController(controller=controller))
             files["controller.sv"] = controller.verilog
