@@ -142,7 +142,7 @@ def test_a_missing_compiler(nomul: Nomul, monkeypatch: pytest.MonkeyPatch, tmp_p
     """The Verilog is there, the board is not compiled, and there is no g++ on the machine."""
     nomul("verilog", "-o", tmp_path / "verilog")
     (tmp_path / "bin").mkdir()
-    monkeypatch.setattr("nomul.sim.board.build.build_folder", lambda *parts: tmp_path)
+    monkeypatch.setattr("nomul.sim.verilate.build_folder", lambda *parts: tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     tools.tool.cache_clear()
     try:
