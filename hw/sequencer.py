@@ -168,7 +168,7 @@ class Sequencer(wiring.Component):
         with m.Elif(end | fail):
             m.d.sync += [
                 run.eq(0),
-                error.eq(Mux(end, Fault.NONE, Mux(self.broken.any(), self.broken, Fault.PROGRAM))),
+                error.eq(Mux(fail, Mux(self.broken.any(), self.broken, Fault.PROGRAM), Fault.NONE)),
                 self.token_o.valid.eq(1),
                 self.token_o.payload.as_value().eq(Mux(fail, 0, self.best.as_value())),
             ]

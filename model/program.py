@@ -43,6 +43,22 @@ assert MANTISSA_BITS - X_FRAC == 2
 
 
 @dataclass(frozen=True, kw_only=True)
+class Streaming:
+    """That a core streams its model from external memory, and what else lies there.
+
+    Parameters
+    ----------
+    lanes : int
+        Logits of so many lanes.
+    slots : int
+        Recurrent states in memory; 0: they stay on the chip.
+    """
+
+    lanes: int = 1
+    slots: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Image:
     """What a core's memories hold.
 
@@ -63,6 +79,10 @@ class Image:
     map : MemoryMap or None
         Where it all lies in external memory; None: in memories on the chip. Then norms come with the
         weights, and ``norms`` is what norm memory holds at first: zeros.
+    tile_outputs : int
+        Most outputs of a tile that it was compiled for.
+    streaming : Streaming or None
+        What it was compiled for.
     """
 
     geometry: Geometry
@@ -73,6 +93,8 @@ class Image:
     embeddings: np.ndarray
     logit_scale_register: int
     map: MemoryMap | None = None
+    tile_outputs: int = 0
+    streaming: Streaming | None = None
 
     @property
     def bound_cycles(self) -> float:
@@ -116,22 +138,6 @@ def _fill_beats(made: np.ndarray, matrix: Matrix, chunks: int, tile: int) -> Non
             part = code[:, chunk * beat : (chunk + 1) * beat]
             place[chunk, :, : part.shape[1]] = part
             place[chunk, :, part.shape[1] :] = 0  # five zero trits
-
-
-@dataclass(frozen=True, kw_only=True)
-class Streaming:
-    """That a core streams its model from external memory, and what else lies there.
-
-    Parameters
-    ----------
-    lanes : int
-        Logits of so many lanes.
-    slots : int
-        Recurrent states in memory; 0: they stay on the chip.
-    """
-
-    lanes: int = 1
-    slots: int = 0
 
 
 def _even_share(outputs: int, most: int) -> int:
@@ -469,4 +475,6 @@ def compile_model(
         embeddings=table,
         logit_scale_register=R_SCALE,
         map=where,
+        tile_outputs=tile_outputs,
+        streaming=streaming,
     )

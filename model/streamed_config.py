@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from . import isa
 from .errors import NomulError
 from .fold import Model
 from .geometry import Geometry
@@ -20,6 +21,11 @@ __all__ = ["PLACES", "PORTS", "StreamedConfig"]
 
 PLACES = ("chip", "memory")
 PORTS = ("native", "axi")
+
+_WIDTH = {name: width for name, _, width, _ in (*isa.layout(isa.Tile), *isa.layout(isa.Pass))}
+_OUTPUTS = 1 << _WIDTH["outputs"]
+_CHUNKS = (1 << _WIDTH["chunks"]) - 1
+_STATE = 1 << _WIDTH["address"]  # what a pass can address
 
 _SMALLEST_TABLE = 256  # outputs in which a table engine hides the building of its tables
 
@@ -91,8 +97,10 @@ class StreamedConfig:
 
         power("bytes_per_beat", NORM_WORD_BYTES, 128)
         power("word_bytes", 8 if self.port == "axi" else 4, BLOCK)
-        if self.tile_outputs % 2:
-            raise NomulError(f"core: tile_outputs is {self.tile_outputs}; it must be even")
+        if self.tile_outputs % 2 or not 16 <= self.tile_outputs < _OUTPUTS:
+            raise NomulError(
+                f"core: tile_outputs is {self.tile_outputs}; it must be even, from 16 to {_OUTPUTS - 2}"
+            )
         if self.slots < self.lanes or self.slots > 1 << SLOT_BITS:
             raise NomulError(
                 f"core: slots is {self.slots}; from the number of lanes, {self.lanes}, to {1 << SLOT_BITS}"
@@ -108,6 +116,18 @@ class StreamedConfig:
             raise NomulError(
                 f"core: logits go to memories of at most 32 bytes a word, not {self.word_bytes}; "
                 f"keep them on the chip"
+            )
+        longest = _CHUNKS * self.trits_per_cycle
+        if self.longest_row > longest:
+            raise NomulError(
+                f"core: a row of {self.longest_row} inputs; {self.bytes_per_beat} bytes a beat take rows of "
+                f"up to {longest}: take a larger bytes_per_beat"
+            )
+        states = self.slots * self.state_elements
+        if self.state == "chip" and states > _STATE:
+            raise NomulError(
+                f"core: {self.slots} slots of {self.state_elements} elements of state; the chip holds at most "
+                f"{_STATE} in all: keep states in memory"
             )
 
     @property
@@ -141,6 +161,11 @@ class StreamedConfig:
             }
         )
 
+    @property
+    def streaming(self) -> Streaming:
+        """What an image for this core is compiled for."""
+        return Streaming(lanes=self.lanes, slots=self.slots if self.state == "memory" else 0)
+
     def compile(self, model: Model) -> Image:
         """The image of a model for this core.
 
@@ -149,10 +174,9 @@ class StreamedConfig:
         NomulError
             If it does not fit: see :meth:`check`.
         """
-        streaming = Streaming(lanes=self.lanes, slots=self.slots if self.state == "memory" else 0)
         image = compile_model(
             model, bytes_per_beat=self.bytes_per_beat, tile_outputs=self.tile_outputs,
-            streaming=streaming,
+            streaming=self.streaming,
         )  # fmt: skip
         self.check(image)
         return image
@@ -170,6 +194,12 @@ class StreamedConfig:
                 f"image: compiled for {image.bytes_per_beat} bytes a beat"
                 f"{', on the chip' if image.map is None else ''}; the core streams {self.bytes_per_beat}: "
                 f"compile it again for this core"
+            )
+        made = (image.tile_outputs, image.streaming)
+        if made != (self.tile_outputs, self.streaming):
+            raise NomulError(
+                f"image: compiled for tiles of {image.tile_outputs} and {image.streaming}; the core has tiles of "
+                f"{self.tile_outputs} and {self.streaming}: compile it again for this core"
             )
         g = image.geometry
         sizes = [

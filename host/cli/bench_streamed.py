@@ -264,7 +264,7 @@ def bench_area(sizes: Sequence[str]) -> dict[str, Any]:
     for lanes in _LANES:
         config = _lanes_config(lanes)
         made = synthesise(StreamedCore(config=config), name="streamed", seeds=(), freq=100, limit_s=3600)
-        fits = made.bram <= 208 and made.multipliers <= 156
+        fits = made.comb <= 83640 and made.bram <= 208 and made.multipliers <= 156
         if fits:
             made = synthesise(
                 StreamedCore(config=config), name="streamed", seeds=(1,), freq=100, limit_s=3600

@@ -18,6 +18,7 @@ from nomul.model.errors import NomulError
 from nomul.model.file_tokenizer import FileTokenizer
 from nomul.model.fold import Model, fold
 from nomul.model.geometry import Geometry
+from nomul.model.memory_map import BLOCK
 from nomul.model.program import Image, compile_model
 from nomul.model.store import load
 from nomul.model.streamed_config import StreamedConfig
@@ -120,6 +121,7 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 #: Word and size of the memory behind each port of a streamed core: that of an ECPIX-5; 2 GB over AXI.
+_STATE_ON_CHIP = 1 << 20  # elements
 _MEMORIES = {"native": (16, 1 << 29), "axi": (None, 1 << 31)}
 
 
@@ -128,15 +130,19 @@ def streamed_config(
 ) -> StreamedConfig:
     """A streamed core for models up to a size.
 
-    States stay on the chip with one lane, or behind an AXI port, whose chips are large; logits too
-    where memory's words are too wide for them.
+    States stay on the chip with one lane, or behind an AXI port, whose chips are large, if they are not
+    too many; logits too where memory's words are too wide for them.
     """
     word, memory = _MEMORIES[port]
+    if word is None and bytes_per_beat > BLOCK:
+        raise NomulError(f"core: bytes_per_beat is {bytes_per_beat}; over AXI it is at most {BLOCK}")
     word = word or bytes_per_beat
+    slots = 1 if lanes == 1 else 2 * lanes
+    large = slots * geometry.state_values > _STATE_ON_CHIP
     return StreamedConfig.for_geometry(
         geometry, port=port, bytes_per_beat=bytes_per_beat, lanes=lanes, word_bytes=word,
-        memory_bytes=memory, slots=1 if lanes == 1 else 2 * lanes,
-        state="chip" if lanes == 1 or port == "axi" else "memory",
+        memory_bytes=memory, slots=slots,
+        state="memory" if large or (lanes > 1 and port == "native") else "chip",
         logits="chip" if word > 32 else "memory",
     )  # fmt: skip
 

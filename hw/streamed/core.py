@@ -246,6 +246,7 @@ class StreamedCore(wiring.Component):
         # Recurrent state: of every slot on the chip, or of a layer at a time.
         mover = self.mover
         if mover is None:
+            m.d.comb += sequencer.move_o.ready.eq(1)  # a program that moves states gets wrong ones, not stuck
             m.d.sync += [
                 vector.base[k].eq(sequencer.token.slot[k] * config.state_elements)
                 for k in range(config.lanes)

@@ -326,7 +326,7 @@ def test_verilog_of_a_streamed_core(
     ("options", "part"),
     [
         (["--port", "axi", "--bytes-per-beat", 36], "bytes_per_beat is 36; it must be a power of two"),
-        (["--port", "axi", "--bytes-per-beat", 128], "word_bytes is 128; it must be a power of two"),
+        (["--port", "axi", "--bytes-per-beat", 128], "bytes_per_beat is 128; over AXI it is at most 64"),
         (["--port", "native", "--bytes-per-beat", 4], "bytes_per_beat is 4; it must be a power of two"),
         (["--bytes-per-beat", 5], "bytes_per_beat is 5; it must be a multiple of 4"),
         (["--lanes", 2], "lanes is 2; a whole core has one lane so far"),

@@ -56,8 +56,8 @@ def test_refuses(parameters: dict[str, object], message: str):
 
 def test_accepts_the_limits():
     StreamedConfig(lanes=16, slots=256, bytes_per_beat=128, word_bytes=32, hidden=(1 << 14) - 1,
-                   vocab=(1 << 16) - 1, memory_bytes=1 << 31)  # fmt: skip
-    StreamedConfig(word_bytes=64, logits="chip", state="memory", bytes_per_beat=8, tile_outputs=2)
+                   vocab=(1 << 16) - 1, memory_bytes=1 << 31, state="memory")  # fmt: skip
+    StreamedConfig(word_bytes=64, logits="chip", state="memory", bytes_per_beat=8, tile_outputs=16)
 
 
 @pytest.mark.parametrize("options", [{}, {"lanes": 3, "bytes_per_beat": 32}, {"state": "memory", "slots": 5}])
