@@ -356,10 +356,10 @@ class Board:
             yield from (token for token in found if token is not None)
 
     def _prompt_rows(self, tokens: list[int], reset: bool) -> list[Row]:
-        """One user's tokens, so many a row as there are lanes."""
-        lanes = self.identity.lanes
+        """One user's tokens, so many a row as there are lanes; logits of the last, which alone can be read."""
+        lanes, last = self.identity.lanes, len(tokens) - 1
         entries = [
-            LaneToken(token=token, fresh=reset and k == 0, logits=True)
+            LaneToken(token=token, fresh=reset and k == 0, logits=k == last)
             for k, token in enumerate(tokens)
         ]
         return [entries[k : k + lanes] for k in range(0, len(entries), lanes)]
