@@ -141,8 +141,9 @@ class StreamedCore(wiring.Component):
                 logits.token.eq(sequencer.token),
                 logits.bases.eq(sequencer.bases),
                 logits.idle.eq(vector.idle),
-                pending.eq(logits.busy),
             ]
+            # A cycle late, which no token notices: the first logits come long before the End.
+            m.d.sync += pending.eq(logits.busy)
         else:
             m.submodules.logits = logits
             memories[Region.LOGITS] = logits

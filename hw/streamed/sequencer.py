@@ -81,10 +81,10 @@ class StreamedSequencer(Sequencer):
 
     def elaborate(self, platform: object) -> Module:
         m = super().elaborate(platform)
-        # A cycle late, which no token notices: what is pending began long before the End, and the next
-        # token comes two cycles behind it at the earliest.
-        m.d.sync += self.hold.eq(self.moving | self.move_o.valid | self.pending)
-        m.d.comb += self.broken.eq(self.memory_fault)
+        m.d.comb += [
+            self.hold.eq(self.moving | self.move_o.valid | self.pending),
+            self.broken.eq(self.memory_fault),
+        ]
         return m
 
     def fetch(self, m: Module) -> stream.Interface:
