@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from amaranth.hdl import Module
 from amaranth.lib import stream, wiring
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib.wiring import In, Out
 
+from nomul.hw.boundary import expose
 from nomul.hw.streamed import StreamedCore
 from nomul.hw.streamed.ports import StartLayout
 from nomul.hw.streamed.sequencer import StreamedSequencer
@@ -28,16 +29,8 @@ class _Top(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.inside = self.inside
-        for name, member in self.inside.signature.members.items():
-            if name in self.instead:
-                continue
-            inner, outer = getattr(self.inside, name), getattr(self, name)
-            if member.is_signature:
-                connect(m, inner, flipped(outer))
-            elif member.flow is Out:
-                m.d.comb += outer.eq(inner)
-            else:
-                m.d.comb += inner.eq(outer)
+        names = self.inside.signature.members
+        expose(m, self.inside, self, [name for name in names if name not in self.instead])
         return m
 
 
