@@ -18,6 +18,7 @@ from nomul.model.image import plane_bits
 from nomul.model.protocol import (
     EXTERNAL,
     FEED_BACK,
+    LOGIT_BYTES,
     MAX_DATA,
     REGION_SHIFT,
     VERSION,
@@ -60,7 +61,6 @@ _FAULTS = {
     "help, the memory or its clock is at fault",
     Fault.SILENCE: "its external memory does not answer: reset the board",
 }
-_LOGIT_BYTES = 4
 
 
 class BoardError(NomulError):
@@ -107,6 +107,9 @@ class Board:
         Requests that had to be repeated so far.
     logits_lane : int
         The last lane that was active: it has the logits of the last token.
+    logits_place : tuple of int
+        Address of lane 0's logits, and bytes from one lane's to the next: on the chip, unless who loads a model
+        says where they lie instead.
 
     Raises
     ------
@@ -141,6 +144,8 @@ class Board:
                     f"board: its design is {self.identity.design.hex()}, expected {design.hex()}: "
                     f"load the bitstream that belongs to this model"
                 )
+            values = self.identity.region_bytes[Region.LOGITS] // LOGIT_BYTES
+            self.logits_place = Region.LOGITS.base, LOGIT_BYTES << plane_bits(values)
         except BaseException:
             transport.close()
             raise
@@ -209,7 +214,7 @@ class Board:
         """Frames that the board took and dropped since its reset."""
         return Statistics.unpack(self._request(Command.STATUS))
 
-    def write(self, address: int, data: bytes) -> None:
+    def write(self, address: int, data: bytes | memoryview) -> None:
         """Writes memory."""
         for k in range(0, len(data), MAX_DATA):
             part = bytes(data[k : k + MAX_DATA])
@@ -232,7 +237,7 @@ class Board:
 
     def load(
         self,
-        image: Mapping[int, bytes],
+        image: Mapping[int, bytes | memoryview],
         *,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> int:
@@ -276,7 +281,7 @@ class Board:
             self.verify(image)
         return sent
 
-    def verify(self, image: Mapping[int, bytes]) -> None:
+    def verify(self, image: Mapping[int, bytes | memoryview]) -> None:
         """Compares memory with what it should hold.
 
         Parameters
@@ -296,7 +301,7 @@ class Board:
                     f"{len(part)} bytes at {address:#x} some are wrong; load it again"
                 )
 
-    def _fits(self, image: Mapping[int, bytes]) -> None:
+    def _fits(self, image: Mapping[int, bytes | memoryview]) -> None:
         for address, data in image.items():
             number, size = address >> REGION_SHIFT, 0
             offset = address & (1 << REGION_SHIFT) - 1
@@ -369,14 +374,7 @@ class Board:
         (result,) = self._force(_checked([token]), reset)
         return result
 
-    def logits(
-        self,
-        vocab: int,
-        *,
-        lane: int | None = None,
-        base: int = Region.LOGITS.base,
-        stride: int | None = None,
-    ) -> np.ndarray:
+    def logits(self, vocab: int, *, lane: int | None = None) -> np.ndarray:
         """Logits of a lane in the last step.
 
         Parameters
@@ -384,10 +382,6 @@ class Board:
         vocab : int
         lane : int, optional
             By default the last one that was active.
-        base : int
-            Address of lane 0's.
-        stride : int, optional
-            Bytes from one lane's to the next; by default as they lie on chip.
 
         Returns
         -------
@@ -397,13 +391,8 @@ class Board:
         lane = self.logits_lane if lane is None else lane
         if not 0 <= lane < self.identity.lanes:
             raise NomulError(f"board: lane {lane}; it must be 0 to {self.identity.lanes - 1}")
-        if stride is None:
-            stride = _LOGIT_BYTES << plane_bits(
-                self.identity.region_bytes[Region.LOGITS] // _LOGIT_BYTES
-            )
-        return np.frombuffer(
-            self.read(base + lane * stride, _LOGIT_BYTES * vocab), dtype=f"<i{_LOGIT_BYTES}"
-        )
+        base, stride = self.logits_place
+        return np.frombuffer(self.read(base + lane * stride, LOGIT_BYTES * vocab), dtype="<i4")
 
     # Lanes
 
@@ -538,7 +527,7 @@ def _region(address: int) -> str:
     return Region(number).name.lower() if number in [*Region] else f"region {number}"
 
 
-def _pieces(image: Mapping[int, bytes]) -> Iterator[tuple[int, bytes]]:
+def _pieces(image: Mapping[int, bytes | memoryview]) -> Iterator[tuple[int, bytes | memoryview]]:
     """What is under one checksum each, with its address."""
     for address, data in image.items():
         for k in range(0, len(data), _CHUNK):

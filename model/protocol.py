@@ -26,6 +26,7 @@ __all__ = [
     "FEED_BACK",
     "HEADER_BYTES",
     "LANE_BYTES",
+    "LOGIT_BYTES",
     "MAX_DATA",
     "MAX_ENTRIES",
     "MAX_FRAME",
@@ -78,6 +79,7 @@ REGIONS = 8  #: sizes in an identity
 
 MAX_DATA = 512  #: bytes in one WRITE or READ, and of rows in one JOB
 LANE_BYTES = 4  #: of a lane in a row
+LOGIT_BYTES = 4
 MAX_ENTRIES = MAX_DATA // LANE_BYTES  #: lanes in all rows of one JOB
 MAX_RESULTS = 512  #: arg-maxes of one job
 MAX_POLL = 128  #: arg-maxes in one response to POLL

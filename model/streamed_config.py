@@ -11,10 +11,11 @@ from . import isa
 from .errors import NomulError
 from .fold import Model
 from .geometry import Geometry
+from .image import plane_bits
 from .memory_map import BLOCK
 from .placement import NORM_WORD_BYTES, streamed_norm_words
 from .program import Image, Streaming, compile_model
-from .protocol import SLOT_BITS
+from .protocol import EXTERNAL, LOGIT_BYTES, SLOT_BITS, Region
 from .ternary import TRITS_PER_BYTE
 
 __all__ = ["PLACES", "PORTS", "StreamedConfig"]
@@ -223,6 +224,13 @@ class StreamedConfig:
                 f"{image.map.size - self.memory_bytes:,} too many; a model of about "
                 f"{int(self.memory_bytes * g.ternary_weights / image.map.size):,} ternary weights would fit"
             )
+
+    def logits_place(self, image: Image) -> tuple[int, int]:
+        """Address of lane 0's logits of an image, 32 bits each, and bytes from one lane's to the next."""
+        if self.logits == "chip":
+            return Region.LOGITS.base, LOGIT_BYTES << plane_bits(self.vocab)
+        assert image.map is not None
+        return EXTERNAL | image.map.logits * BLOCK, image.map.logits_stride * BLOCK
 
     def to_json(self) -> str:
         """Canonical JSON."""

@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 
 from nomul.host.driver import Board
+from nomul.hw.dram.boards import DramBoard
 from nomul.model.core_config import CoreConfig
 from nomul.model.counters import COUNTER_BYTES, Counter, counter_words
-from nomul.model.image import regions
+from nomul.model.image import external_regions, regions
 from nomul.model.program import Image
 from nomul.model.protocol import Region
+from nomul.model.streamed_config import StreamedConfig
 from nomul.sim.board import BoardProcess, build_board
 
 __all__ = ["SimulatedEngine", "counters", "logit_scale", "open_board", "simulated_board"]
@@ -28,13 +30,21 @@ def _quiet(done: int, total: int) -> None:
 
 @contextmanager
 def simulated_board(
-    config: CoreConfig, *, say: Callable[[str], None] = lambda line: None
+    config: CoreConfig | StreamedConfig,
+    *,
+    dram: DramBoard | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Iterator[tuple[Board, BoardProcess]]:
-    """The Verilated core behind its pseudo-terminal, built first if need be."""
+    """The Verilated core behind its pseudo-terminal, built first if need be; with the memory of a board."""
     from nomul.hw.build.design import design_hash, design_verilog
 
     design = design_hash(config)  # before the minutes of compiling, in which sources may change
-    program = build_board(design_verilog(config), progress=say)
+    if isinstance(config, CoreConfig):
+        program = build_board(design_verilog(config), progress=say)
+    else:
+        from nomul.sim.board.streamed import build_streamed_board
+
+        program = build_streamed_board(config, dram=dram, progress=say)
     with (
         BoardProcess(program) as process,
         Board.open(process.port, design=design) as board,
@@ -46,28 +56,32 @@ def simulated_board(
 def open_board(
     name: str,
     image: Image,
-    config: CoreConfig,
+    config: CoreConfig | StreamedConfig,
     *,
+    dram: DramBoard | None = None,
     say: Callable[[str], None] = lambda line: None,
     progress: Progress = _quiet,
 ) -> Iterator[tuple[Board, BoardProcess | None]]:
-    """A board with an image loaded: ``"sim"``, or the name of a port."""
+    """A board with an image loaded: ``"sim"``, perhaps with the memory of a board, or the name of a port."""
     config.check(image)
-    parts = regions(image, config.weight_beats)
-    if name == "sim":
-        with simulated_board(config, say=say) as (board, process):
-            board.load(parts, progress=progress)
-            yield board, process
-    else:
-        try:
-            from nomul.hw.build.design import design_hash
-        except ModuleNotFoundError:  # without Amaranth: the sizes are compared, the design is not
-            design = None
+    with ExitStack() as stack:
+        process: BoardProcess | None = None
+        if name == "sim":
+            board, process = stack.enter_context(simulated_board(config, dram=dram, say=say))
         else:
-            design = design_hash(config)
-        with Board.open(name, design=design) as board:
-            board.load(parts, progress=progress)
-            yield board, None
+            try:
+                from nomul.hw.build.design import design_hash
+            except ModuleNotFoundError:  # without Amaranth: the sizes are compared, the design is not
+                design = None
+            else:
+                design = design_hash(config)
+            board = stack.enter_context(Board.open(name, design=design))
+        if isinstance(config, CoreConfig):
+            board.load(regions(image, config.weight_beats), progress=progress)
+        else:
+            board.load(dict(external_regions(image)), progress=progress)
+            board.logits_place = config.logits_place(image)
+        yield board, process
 
 
 def counters(board: Board) -> dict[str, int]:

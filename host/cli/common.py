@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from nomul.hw.dram.boards import DramBoard
 from nomul.model.checkpoint import Checkpoint, read_checkpoint
 from nomul.model.core_config import ENGINES, CoreConfig
 from nomul.model.errors import NomulError
@@ -24,8 +25,8 @@ from nomul.model.store import load
 from nomul.model.streamed_config import StreamedConfig
 from nomul.model.tokenizer import ByteTokenizer, tokenizer
 
-__all__ = ["Loaded", "compile_for", "core_option", "json_option", "load_any", "print_json", "shipped",
-           "streamed_config", "tokenizer_for"]  # fmt: skip
+__all__ = ["Loaded", "compile_core", "compile_for", "core_option", "core_options", "json_option", "load_any",
+           "print_json", "shipped", "streamed_config", "tokenizer_for"]  # fmt: skip
 
 SHIPPED = "stdlib-1m3"  #: The model on the simulated board when none is named.
 
@@ -121,19 +122,26 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 #: Word and size of the memory behind each port of a streamed core: that of an ECPIX-5; 2 GB over AXI.
+_BEATS = {"onchip": 36, "native": 8, "axi": 32}  # bytes, where none are given
+_STREAMED_ENGINE = "table"
 _STATE_ON_CHIP = 1 << 20  # elements
 _MEMORIES = {"native": (16, 1 << 29), "axi": (None, 1 << 31)}
 
 
 def streamed_config(
-    geometry: Geometry, *, port: str, bytes_per_beat: int, lanes: int
+    geometry: Geometry,
+    *,
+    port: str,
+    bytes_per_beat: int,
+    lanes: int,
+    dram: DramBoard | None = None,
 ) -> StreamedConfig:
-    """A streamed core for models up to a size.
+    """A streamed core for models up to a size; for the memory of a board, if one is named.
 
     States stay on the chip with one lane, or behind an AXI port, whose chips are large, if they are not
     too many; logits too where memory's words are too wide for them.
     """
-    word, memory = _MEMORIES[port]
+    word, memory = (dram.word_bytes, dram.part.capacity) if dram else _MEMORIES[port]
     if word is None and bytes_per_beat > BLOCK:
         raise NomulError(f"core: bytes_per_beat is {bytes_per_beat}; over AXI it is at most {BLOCK}")
     word = word or bytes_per_beat
@@ -145,6 +153,51 @@ def streamed_config(
         state="memory" if large or (lanes > 1 and port == "native") else "chip",
         logits="chip" if word > 32 else "memory",
     )  # fmt: skip
+
+
+def compile_core(
+    model: Model,
+    *,
+    port: str,
+    lanes: int,
+    engine: str | None,
+    bytes_per_beat: int | None,
+    dram: DramBoard | None = None,
+) -> tuple[Image, CoreConfig | StreamedConfig]:
+    """Image of a model and the core that the options of :func:`core_options` ask for."""
+    beat = bytes_per_beat or _BEATS[port]
+    if port == "onchip":
+        if lanes != 1:
+            raise NomulError(
+                f"core: lanes is {lanes}; a whole core has one lane so far on the chip: take another --port"
+            )
+        return compile_for(model, engine=engine or ENGINES[0], bytes_per_beat=beat)
+    if engine not in (None, _STREAMED_ENGINE):
+        raise click.UsageError(
+            f"--engine {engine}: cores that stream have {_STREAMED_ENGINE} engines; leave it out, or take "
+            f"--port onchip"
+        )
+    config = streamed_config(
+        model.geometry, port=port, bytes_per_beat=beat, lanes=lanes, dram=dram
+    )
+    return config.compile(model), config
+
+
+def core_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The generated core: ``--port``, ``--lanes``, ``--engine``, ``--bytes-per-beat``."""
+    for option in (
+        click.option("--bytes-per-beat", type=click.IntRange(min=1),
+                     help="Weight bytes a cycle, five trits each; default 36 on the chip, 8 native, 32 AXI."),
+        click.option("--engine", type=click.Choice(ENGINES),
+                     help=f"Ternary engine of a core with its weights on the chip, by default {ENGINES[0]}; "
+                          f"others have tables."),
+        click.option("--lanes", type=click.IntRange(min=1, max=16), default=1, show_default=True,
+                     help="Tokens that share each weight byte; 1 on the chip."),
+        click.option("--port", type=click.Choice([*_BEATS]), default="onchip", show_default=True,
+                     help="Where weights come from: memories on the chip, LiteDRAM's native port, an AXI4 port."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
 
 
 def core_option(command: Callable[..., Any], *, engine: str = "--engine") -> Callable[..., Any]:

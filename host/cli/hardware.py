@@ -13,34 +13,24 @@ from pathlib import Path
 
 import click
 
-from nomul.model.core_config import ENGINES, CoreConfig
+from nomul.model.core_config import CoreConfig
 from nomul.model.errors import NomulError
 from nomul.model.image import external_regions, regions
-from nomul.model.streamed_config import StreamedConfig
 
-from .common import compile_for, json_option, load_any, print_json, streamed_config
-
-_BEATS = {"onchip": 36, "native": 8, "axi": 32}  # bytes, where none are given
+from .common import compile_core, core_options, json_option, load_any, print_json
 
 
 @click.command("verilog")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FOLDER")
 @click.option("--model", metavar="FILE", help="Model file or checkpoint; default the shipped one.")
-@click.option("--lanes", type=click.IntRange(min=1, max=16), default=1, show_default=True,
-              help="Tokens that share each weight byte; 1 on the chip.")  # fmt: skip
-@click.option("--port", type=click.Choice([*_BEATS]), default="onchip", show_default=True,
-              help="Where weights come from: memories on the chip, LiteDRAM's native port, an AXI4 port.")  # fmt: skip
-@click.option("--engine", type=click.Choice(ENGINES), default=ENGINES[0], show_default=True,
-              help="Ternary engine of a core with its weights on the chip; others have tables.")  # fmt: skip
-@click.option("--bytes-per-beat", type=click.IntRange(min=1),
-              help="Weight bytes a cycle, five trits each; default 36 on the chip, 8 native, 32 AXI.")  # fmt: skip
+@core_options
 @json_option
 def verilog_command(
     output: Path,
     model: str | None,
     lanes: int,
     port: str,
-    engine: str,
+    engine: str | None,
     bytes_per_beat: int | None,
     as_json: bool,
 ) -> None:
@@ -55,18 +45,13 @@ def verilog_command(
     from nomul.hw.build.tools import versions
 
     loaded = load_any(model)
-    beat = bytes_per_beat or _BEATS[port]
-    config: CoreConfig | StreamedConfig
-    if port == "onchip":
-        if lanes != 1:
-            raise NomulError(
-                f"core: lanes is {lanes}; a whole core has one lane so far on the chip: take another --port"
-            )
-        image, config = compile_for(loaded.model, engine=engine, bytes_per_beat=beat)
-        parts: Sequence[tuple[int, bytes | memoryview]] = [*regions(image, config.weight_beats).items()]
+    image, config = compile_core(
+        loaded.model, port=port, lanes=lanes, engine=engine, bytes_per_beat=bytes_per_beat
+    )
+    parts: Sequence[tuple[int, bytes | memoryview]]
+    if isinstance(config, CoreConfig):
+        parts = [*regions(image, config.weight_beats).items()]
     else:
-        config = streamed_config(loaded.model.geometry, port=port, bytes_per_beat=beat, lanes=lanes)
-        image = config.compile(loaded.model)
         parts = external_regions(image)
     source = design_verilog(config)
     try:

@@ -22,10 +22,11 @@ from rich.progress import (
 
 from nomul.host.driver import Board
 from nomul.host.sampling import Sampler
+from nomul.hw.dram.boards import BOARDS
 from nomul.model.errors import NomulError
 
 from .board import counters, logit_scale, open_board
-from .common import compile_for, core_option, json_option, load_any, print_json, tokenizer_for
+from .common import compile_core, core_options, json_option, load_any, print_json, tokenizer_for
 
 
 def _tokens(
@@ -86,7 +87,9 @@ def _ids(text: str, vocab: int) -> list[int]:
 @click.option("--top-k", type=int, default=0, help="Keep so many of the largest logits.")
 @click.option("--top-p", type=float, default=1.0, help="Keep this much probability.")
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of sampling.")
-@core_option
+@core_options
+@click.option("--dram", type=click.Choice([*BOARDS]),
+              help="Memory and controller of the simulated board are this one's; with --port native.")  # fmt: skip
 @json_option
 def run_command(
     prompt: str,
@@ -98,8 +101,11 @@ def run_command(
     top_k: int,
     top_p: float,
     seed: int,
-    engine: str,
-    bytes_per_beat: int,
+    port: str,
+    lanes: int,
+    engine: str | None,
+    bytes_per_beat: int | None,
+    dram: str | None,
     as_json: bool,
 ) -> None:
     """Continue PROMPT on a board, tokens as they come.
@@ -108,13 +114,19 @@ def run_command(
     Example:
       nomul run "def read_lines(path):" --tokens 200
       nomul run --ids "0 102 111 114" --tokens 20
+      nomul run "import os" --port native --lanes 4 --dram ecpix5-85f
     """
     sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p)
     loaded = load_any(model)
     vocab = loaded.model.geometry.vocab
     coder = None if as_ids else tokenizer_for(loaded)
     ids = _ids(prompt, vocab) if coder is None else [coder.begin, *map(int, coder.encode(prompt))]
-    image, config = compile_for(loaded.model, engine=engine, bytes_per_beat=bytes_per_beat)
+    if dram is not None and (port != "native" or board_name != "sim"):
+        raise click.UsageError(f"--dram {dram}: it is for --board sim and --port native")
+    memory = BOARDS[dram] if dram else None
+    image, config = compile_core(
+        loaded.model, port=port, lanes=lanes, engine=engine, bytes_per_beat=bytes_per_beat, dram=memory
+    )
     console = Console(stderr=True, highlight=False)
     quiet = as_json or not console.is_terminal
 
@@ -133,7 +145,7 @@ def run_command(
     with ExitStack() as stack:
         with bar("loading the model", DownloadColumn()) as progress:
             board, process = stack.enter_context(
-                open_board(board_name, image, config, say=say, progress=progress)
+                open_board(board_name, image, config, dram=memory, say=say, progress=progress)
             )
         clock = board.identity.clock_hz
         before = process.statistics() if process else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from amaranth.lib import wiring
@@ -25,7 +26,7 @@ from nomul.model.streamed_config import StreamedConfig
 from .tools import build_folder, versions
 from .verilog import convert
 
-__all__ = ["NOMINAL_CLOCK_HZ", "design", "design_hash", "design_verilog", "identity"]
+__all__ = ["NOMINAL_CLOCK_HZ", "cached_verilog", "design", "design_hash", "design_verilog", "identity"]
 
 NOMINAL_CLOCK_HZ = 100_000_000  #: What a design says of itself where no board gives it a clock.
 
@@ -92,10 +93,15 @@ def design(config: CoreConfig | StreamedConfig, clock_hz: int = NOMINAL_CLOCK_HZ
 
 def design_verilog(config: CoreConfig | StreamedConfig, clock_hz: int = NOMINAL_CLOCK_HZ) -> str:
     """Verilog of the top, called ``top``; generated once for each design and generator."""
-    key = hashlib.sha256(f"{design_hash(config).hex()} {clock_hz} {versions()}".encode()).hexdigest()
-    path = build_folder("design") / f"top-{key[:16]}.v"
+    return cached_verilog(f"{design_hash(config).hex()} {clock_hz}", lambda: design(config, clock_hz))
+
+
+def cached_verilog(key: str, make: Callable[[], Top]) -> str:
+    """Verilog of a top, called ``top``; made once for each key and versions of the tools."""
+    name = hashlib.sha256(f"{key} {versions()}".encode()).hexdigest()
+    path = build_folder("design") / f"top-{name[:16]}.v"
     if not path.is_file():
-        text = convert(design(config, clock_hz), "top")
+        text = convert(make(), "top")
         partial = path.with_suffix(f".{os.getpid()}")
         partial.write_text(text)
         partial.replace(path)

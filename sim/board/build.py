@@ -3,23 +3,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from nomul.sim.verilate import verilate
 
-__all__ = ["build_board"]
+__all__ = ["Progress", "build_board", "quiet"]
 
 _HERE = Path(__file__).parent
 
+Progress = Callable[[str], None]
 
-def build_board(verilog: str, *, progress: Callable[[str], None] = lambda line: None) -> Path:
+
+def quiet(line: str) -> None:
+    """No progress."""
+
+
+def build_board(
+    verilog: str,
+    *,
+    files: Mapping[str, str] = MappingProxyType({}),
+    defines: Mapping[str, int] = MappingProxyType({}),
+    progress: Progress = quiet,
+) -> Path:
     """Compiles the simulated board of a chip; a second time it is there at once.
 
     Parameters
     ----------
     verilog : str
         Text whose top module ``top`` has the ports of :class:`nomul.hw.top.Top`.
+    files : mapping
+        Text by name of what is compiled beside it: the external memory.
+    defines : mapping
+        What ``board.v`` and ``main.cpp`` must know of that.
     progress : callable
         Called with a line when work begins.
 
@@ -33,5 +50,16 @@ def build_board(verilog: str, *, progress: Callable[[str], None] = lambda line: 
     NomulError
         If a compiler is missing, or fails; with the first error and where the log lies.
     """
-    files = {"top.v": verilog} | {name: (_HERE / name).read_text() for name in ("board.v", "main.cpp")}
-    return verilate("board", files, what="simulated board", progress=progress)
+    head = "".join(f"`define {name} {value}\n" for name, value in defines.items())
+    return verilate(
+        "board",
+        {
+            **files,
+            "top.v": verilog,
+            "board.v": head + (_HERE / "board.v").read_text(),
+            "main.cpp": (_HERE / "main.cpp").read_text(),
+            "config.h": head.replace("`", "#"),
+        },
+        what="simulated board",
+        progress=progress,
+    )

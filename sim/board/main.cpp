@@ -4,7 +4,9 @@
 //
 // stdout: {"pty": "/dev/pts/N"} once ready, then one JSON line for each command.
 // stdin:  "stats"; "reset" (the board's reset button); "quit". End of file means quit: the board never outlives its
-//         parent. A last line with statistics is printed at the end.
+//         parent. A last line with statistics is printed at the end. Of a board with external memory also what can
+//         go wrong with it: "flip ADDRESS" (the lowest bit of a byte), "spoil ADDRESS" (its word cannot be read or
+//         written), "silence" (it answers nothing), "mend" (it does again, and all of it can be read).
 // argv:   wall-clock limit in seconds.
 
 #include <fcntl.h>
@@ -23,7 +25,11 @@
 #include <string>
 
 #include "Vboard.h"
+#include "config.h"
 #include "verilated.h"
+#ifdef MEMORY_BYTES
+#include "external.h"
+#endif
 
 namespace {
 
@@ -31,6 +37,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr int kSlice = 256;                // cycles between looks at the pseudo-terminal
 constexpr size_t kHighWater = 1 << 16;     // bytes that the host may leave unread before the chip has to wait
+constexpr int kLatency = 20;               // cycles from a command to a memory without controller to its first word
 
 double seconds(Clock::duration time) { return std::chrono::duration<double>(time).count(); }
 
@@ -86,6 +93,9 @@ private:
         top_.tx_ready = 0;
         for (int k = 0; k < 8; ++k) tick();
         top_.rst = 0;
+#ifdef MEMORY_BYTES
+        memory_.forget();
+#endif
         tick();  // from the flip-flop in board.v
         in_.clear();
         taken_ = 0;
@@ -94,11 +104,18 @@ private:
     }
 
     void tick() {
+        remember();
         top_.clk = 0;
         top_.eval();
         top_.clk = 1;
         top_.eval();
         ++cycles_;
+    }
+
+    void remember() {
+#ifdef MEMORY_BYTES
+        memory_.cycle(top_, cycles_);
+#endif
     }
 
     // Clock cycles until the next look outside.
@@ -110,6 +127,7 @@ private:
             top_.rx_valid = offering;
             if (offering) top_.rx_payload = uint8_t(in_[taken_]);
             top_.tx_ready = willing;
+            remember();
             top_.clk = 0;
             top_.eval();
             const bool took = offering && top_.rx_ready;
@@ -164,9 +182,31 @@ private:
             if (line_ == "stats") print_statistics();
             else if (line_ == "reset") { reset(); print_statistics(); }
             else if (line_ == "quit") running_ = false;
+            else if (fault()) print_statistics();
             else std::fprintf(stderr, "simulated board: no command \"%s\"\n", line_.c_str());
             line_.clear();
         }
+    }
+
+    // Whether the line was a fault of the memory, which is there now.
+    bool fault() {
+#if defined(MEMORY_BYTES)
+        const size_t space = line_.find(' ');
+        const uint64_t address = space == line_.npos ? 0 : std::strtoull(line_.c_str() + space, nullptr, 0);
+        const std::string what = line_.substr(0, space);
+        if (what == "flip" && memory_.at(address)) {
+            *memory_.at(address) ^= 1;
+            return true;
+        }
+#ifndef DRAM
+        if (what == "spoil") memory_.spoil(address);
+        else if (what == "silence") memory_.silence();
+        else if (what == "mend") memory_.mend();
+        else return false;
+        return true;
+#endif
+#endif
+        return false;
     }
 
     void print_statistics() {
@@ -175,6 +215,9 @@ private:
     }
 
     Vboard top_;
+#ifdef MEMORY_BYTES
+    ExternalMemory<Vboard> memory_{WORD, MEMORY_BYTES, kLatency};
+#endif
     const double limit_;
     std::string path_;
     const int pty_;

@@ -83,8 +83,23 @@ class BoardProcess:
 
     def reset(self) -> None:
         """Presses the board's reset button."""
-        self._ask("reset")
-        self._line(10.0)
+        self._tell("reset")
+
+    def flip(self, address: int) -> None:
+        """Turns over the lowest bit of a byte of external memory, as a particle might."""
+        self._tell(f"flip {address:#x}")
+
+    def spoil(self, address: int) -> None:
+        """From now on the word of a byte of external memory can be neither read nor written: errors are told."""
+        self._tell(f"spoil {address:#x}")
+
+    def silence(self) -> None:
+        """External memory answers nothing any more."""
+        self._tell("silence")
+
+    def mend(self) -> None:
+        """External memory answers again, everywhere; what it was asked meanwhile it answers now."""
+        self._tell("mend")
 
     def kill(self) -> None:
         """Ends the process without any grace, as a crash would."""
@@ -112,6 +127,11 @@ class BoardProcess:
                 self._process.wait()
             stdout.close()
         return dict(self._last)
+
+    def _tell(self, command: str) -> None:
+        """A command after which the board shows that it went on."""
+        self._ask(command)
+        self._line(10.0)
 
     def _ask(self, command: str) -> None:
         stdin = self._process.stdin

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Runs a streamed core against a memory that answers every command after a fixed time, a word a cycle: as good as a
-// memory can be; or, with DRAM defined, behind a memory controller. Reads a list of steps, writes what came of each.
+// Runs a streamed core against the memory of external.h. Reads a list of steps, writes what came of each.
 //
 // argv: a file of settings, one number a line in the order of Settings; image; steps; results; trace ("" for none).
 // A step is one 32-bit word a lane: token | slot << 16 | fresh << 24 | active << 25 | logits << 26; token 0xffff is the
 // lane's latest arg-max. A result is a line of JSON.
 
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <signal.h>
 
@@ -15,17 +13,14 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <deque>
 #include <fstream>
 #include <string>
 #include <vector>
 
 #include "Vstreamed.h"
 #include "config.h"
+#include "external.h"
 #include "verilated.h"
-#ifdef DRAM
-#include "memory.h"
-#endif
 
 namespace {
 
@@ -62,10 +57,6 @@ template <typename Port> uint64_t get_bits(const Port& port, unsigned at, unsign
     }
 }
 
-template <typename Port> void load_word(Port& port, const uint8_t* bytes, size_t count) {
-    std::memcpy(&port, bytes, count);
-}
-
 // What the core stores, as records of 64 bits: kind << 32 | value. The kinds are in the order of nomul.sim.streamed.trace.
 class Trace {
 public:
@@ -83,8 +74,8 @@ public:
 
     void step_ends() {
         put(0xff, 0);
-        std::fwrite(records_.data(), 8, records_.size(), file_);
-        std::fflush(file_);
+        if (std::fwrite(records_.data(), 8, records_.size(), file_) != records_.size() || std::fflush(file_))
+            die("the trace cannot be written; is the disk full?");
         records_.clear();
     }
 
@@ -96,88 +87,11 @@ private:
     std::vector<uint64_t> records_;
 };
 
-#ifdef DRAM
-
-class Memory {
-public:
-    Memory(const Settings& s, const char* image) : word_bytes_{s.word_bytes}, memory_{s.memory_bytes, s.word_bytes} {
-        memory_.load(image);
-    }
-
-    uint8_t* at(uint64_t address) { return memory_.word(uint32_t(address / word_bytes_)) + address % word_bytes_; }
-    bool ready(const Vstreamed& core) const { return core.ready; }
-    void cycle(Vstreamed&, uint64_t) {}
-
-private:
-    uint64_t word_bytes_;
-    DramMemory memory_;
-};
-
-#else
-
-class Memory {
-public:
-    Memory(const Settings& s, const char* image) : s_{s} {
-        void* all = mmap(nullptr, s.memory_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (all == MAP_FAILED) die("no room for the memory");
-        bytes_ = static_cast<uint8_t*>(all);
-        FILE* file = std::fopen(image, "rb");
-        if (!file) die(std::string("cannot read ") + image);
-        const size_t got = std::fread(bytes_, 1, s.memory_bytes, file);
-        std::fclose(file);
-        if (!got) die(std::string("nothing in ") + image);
-    }
-
-    uint8_t* at(uint64_t address) {
-        if (address >= s_.memory_bytes) die("an address beyond the memory: " + std::to_string(address));
-        return bytes_ + address;
-    }
-
-    bool ready(const Vstreamed&) const { return true; }
-
-    // What the core sees in this cycle, then what it says in it.
-    void cycle(Vstreamed& core, uint64_t now) {
-        core.read_valid = 0;
-        core.write_ready = 0;
-        if (!queue_.empty() && queue_.front().due <= now) {
-            Burst& burst = queue_.front();
-            uint8_t* word = at(burst.address * s_.word_bytes);
-            bool moved = false;
-            if (burst.write) {
-                core.write_ready = 1;
-                if (core.write_valid) {
-                    std::memcpy(word, &core.write_payload, s_.word_bytes);
-                    moved = true;
-                }
-            } else {
-                core.read_valid = 1;
-                load_word(core.read_data, word, s_.word_bytes);
-                moved = true;
-            }
-            if (moved) {
-                ++burst.address;
-                if (!burst.words--) queue_.pop_front();
-            }
-        }
-        core.command_ready = 1;
-        if (core.command_valid) {
-            const uint64_t payload = core.command_payload;
-            queue_.push_back({uint32_t(payload), uint32_t(payload >> 32 & 63), bool(payload >> 38 & 1), now + s_.latency});
-        }
-    }
-
-private:
-    struct Burst { uint32_t address, words; bool write; uint64_t due; };
-    const Settings& s_;
-    uint8_t* bytes_;
-    std::deque<Burst> queue_;
-};
-
-#endif
-
 class Bench {
 public:
-    Bench(const Settings& s, const char* image, Trace* trace) : s_{s}, memory_{s, image}, trace_{trace} {
+    Bench(const Settings& s, const char* image, Trace* trace)
+        : s_{s}, memory_{s.word_bytes, s.memory_bytes, s.latency}, trace_{trace} {
+        memory_.load(image);
         core_.rst = 1;
         core_.token_valid = core_.result_ready = core_.bus_read = core_.bus_write = core_.give_up = 0;
         for (int k = 0; k < 8; ++k) tick();
@@ -200,10 +114,17 @@ public:
         ++cycles_;
     }
 
-    uint32_t counter(unsigned number) {
+    // Four bytes at an address of the host's.
+    uint32_t peek(uint64_t address) {
         uint32_t value = 0;
+        if (address >> 31) {
+            const uint8_t* bytes = memory_.at(address & 0x7fffffff);
+            if (!bytes) die("an address beyond the memory: " + std::to_string(address));
+            std::memcpy(&value, bytes, 4);
+            return value;
+        }
         for (unsigned k = 0; k < 4; ++k) {
-            core_.bus_address = uint32_t(s_.counters_at + 4 * number + k);
+            core_.bus_address = uint32_t(address + k);
             core_.bus_read = 1;
             tick();
             core_.bus_read = 0;
@@ -245,18 +166,15 @@ public:
         for (unsigned k = 0; k < lanes; ++k) results << (k ? ", " : "") << latest_[k];
         results << "], \"cycles\": " << took << ", \"words\": " << read
                 << ", \"seconds\": " << seconds << ", \"counters\": [";
-        for (unsigned k = 0; k < s_.counters; ++k) results << (k ? ", " : "") << counter(k);
+        for (unsigned k = 0; k < s_.counters; ++k) results << (k ? ", " : "") << peek(s_.counters_at + 4 * k);
         results << "], \"logits\": {";
         bool first = true;
         for (unsigned k = 0; k < lanes; ++k) {
-            if (!(lanes_words[k] >> 26 & lanes_words[k] >> 25 & 1) || !s_.logits_at) continue;
+            if (!(lanes_words[k] >> 26 & lanes_words[k] >> 25 & 1)) continue;
             results << (first ? "" : ", ") << "\"" << k << "\": [";
             first = false;
-            for (uint64_t t = 0; t < s_.vocab; ++t) {
-                int32_t value;
-                std::memcpy(&value, memory_.at(s_.logits_at + k * s_.logits_stride + 4 * t), 4);
-                results << (t ? ", " : "") << value;
-            }
+            for (uint64_t t = 0; t < s_.vocab; ++t)
+                results << (t ? ", " : "") << int32_t(peek(s_.logits_at + k * s_.logits_stride + 4 * t));
             results << "]";
         }
         results << "}}" << std::endl;
@@ -276,7 +194,7 @@ private:
 
     const Settings& s_;
     Vstreamed core_;
-    Memory memory_;
+    ExternalMemory<Vstreamed> memory_;
     Trace* trace_;
     uint64_t cycles_ = 0, words_ = 0;
     std::vector<uint32_t> latest_;

@@ -14,21 +14,17 @@ import numpy as np
 
 from nomul.hw.build.verilog import convert
 from nomul.hw.dram.boards import DramBoard
-from nomul.hw.dram.controller import generate
-from nomul.hw.dram.wrapper import DramController
 from nomul.hw.ports import TokensLayout
-from nomul.hw.streamed import StreamedCore
-from nomul.hw.streamed.joined import Joined
 from nomul.hw.streamed.observed import ObservedCore
 from nomul.model.counters import Counter, counter_words
 from nomul.model.errors import NomulError
 from nomul.model.isa import pack_program
-from nomul.model.memory_map import BLOCK
 from nomul.model.program import Image
 from nomul.model.protocol import Region
 from nomul.model.streamed_config import StreamedConfig
-from nomul.sim.dram import DRAM_SOURCES
 from nomul.sim.verilate import verilate
+
+from .memory import core_with_memory, memory_files
 
 __all__ = ["FEED_BACK", "Lane", "StreamedSimulation", "TokenResult", "write_image"]
 
@@ -122,24 +118,12 @@ class StreamedSimulation:
             "TOKENS": TokensLayout(config.lanes).size, "LANES": config.lanes,
             "WORD": config.word_bytes,
         }  # fmt: skip
-        if board is not None and (
-            board.word_bytes != config.word_bytes or board.part.capacity != config.memory_bytes
-        ):
-            raise NomulError(
-                f"core: {config.memory_bytes:,} bytes in words of {config.word_bytes}; {board.name} has "
-                f"{board.part.capacity:,} in words of {board.word_bytes}"
-            )
-        core: StreamedCore | Joined = StreamedCore(config=config)
-        files = {}
+        files = memory_files(config, board)
         if board is not None:
-            controller = generate(board, model=True)
-            core = Joined(core=core, adaptor=DramController(controller=controller))
-            files["controller.sv"] = controller.verilog
-            files |= {path.name: path.read_text() for path in DRAM_SOURCES}
             defines["DRAM"] = 1
         head = "".join(f"`define {name} {value}\n" for name, value in defines.items())
         files |= {
-            "core.v": convert(ObservedCore(core=core), "core"),
+            "core.v": convert(ObservedCore(core=core_with_memory(config, board)), "core"),
             "streamed.v": head + (_HERE / "streamed.v").read_text(),
             "main.cpp": (_HERE / "main.cpp").read_text(),
             "config.h": head.replace("`", "#"),
@@ -184,8 +168,7 @@ class StreamedSimulation:
         settings = [
             self.config.lanes, self.config.word_bytes, self.config.memory_bytes, self.latency,
             cycles_max, Region.COUNTERS.base, counter_words(self.config.lanes),
-            image.map.logits * BLOCK if self.config.logits == "memory" else 0,
-            image.map.logits_stride * BLOCK, image.geometry.vocab,
+            *self.config.logits_place(image), image.geometry.vocab,
         ]  # fmt: skip
         with tempfile.TemporaryDirectory(prefix="nomul-") as folder:
             work = Path(folder)

@@ -421,7 +421,8 @@ def test_users_share_the_lanes_of_a_board(rate: float):
             assert list(board.force(prompt[:5])) == expected[:5]
             assert board.logits(2).tolist() == [expected[4], 0]
             assert board.logits(2, lane=0).tolist() == [expected[3], 0]
-            odd = board.logits(2, base=Region.LOGITS.base + 4, stride=4)
+            board.logits_place = Region.LOGITS.base + 4, 4
+            odd = board.logits(2)
             assert odd.tolist() == [expected[4], 0]
             rows = [[None, LaneToken(token=9, slot=3, fresh=True)], [None, None, LaneToken(token=None, slot=3)]]
             tokens = standin_tokens([9], steps=2)
