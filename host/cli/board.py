@@ -57,6 +57,7 @@ def open_board(
     if name == "sim":
         with simulated_board(config, say=say) as (board, process):
             board.load(parts, progress=progress)
+            board.vocab = image.geometry.vocab
             yield board, process
     else:
         try:
@@ -67,6 +68,7 @@ def open_board(
             design = design_hash(config)
         with Board.open(name, design=design) as board:
             board.load(parts, progress=progress)
+            board.vocab = image.geometry.vocab
             yield board, None
 
 
