@@ -30,7 +30,7 @@ _BEATS = {"onchip": 36, "native": 8, "axi": 32}  # bytes, where none are given
               help="Tokens that share each weight byte; 1 on the chip.")  # fmt: skip
 @click.option("--port", type=click.Choice([*_BEATS]), default="onchip", show_default=True,
               help="Where weights come from: memories on the chip, LiteDRAM's native port, an AXI4 port.")  # fmt: skip
-@click.option("--engine", type=click.Choice(ENGINES), default=ENGINES[0], show_default=True,
+@click.option("--engine", type=click.Choice(ENGINES), show_default=ENGINES[0],
               help="Ternary engine of a core with its weights on the chip; others have tables.")  # fmt: skip
 @click.option("--bytes-per-beat", type=click.IntRange(min=1),
               help="Weight bytes a cycle, five trits each; default 36 on the chip, 8 native, 32 AXI.")  # fmt: skip
@@ -40,7 +40,7 @@ def verilog_command(
     model: str | None,
     lanes: int,
     port: str,
-    engine: str,
+    engine: str | None,
     bytes_per_beat: int | None,
     as_json: bool,
 ) -> None:
@@ -54,6 +54,10 @@ def verilog_command(
     from nomul.hw.build.design import NOMINAL_CLOCK_HZ, design_hash, design_verilog
     from nomul.hw.build.tools import versions
 
+    if engine is not None and port != "onchip":
+        raise click.UsageError(
+            f"--engine {engine} with --port {port}: streamed cores have the table engine; leave --engine out"
+        )
     loaded = load_any(model)
     beat = bytes_per_beat or _BEATS[port]
     config: CoreConfig | StreamedConfig
@@ -62,7 +66,9 @@ def verilog_command(
             raise NomulError(
                 f"core: lanes is {lanes}; a whole core has one lane so far on the chip: take another --port"
             )
-        image, config = compile_for(loaded.model, engine=engine, bytes_per_beat=beat)
+        image, config = compile_for(
+            loaded.model, engine=engine or ENGINES[0], bytes_per_beat=beat
+        )
         parts: Sequence[tuple[int, bytes | memoryview]] = [*regions(image, config.weight_beats).items()]
     else:
         config = streamed_config(loaded.model.geometry, port=port, bytes_per_beat=beat, lanes=lanes)
