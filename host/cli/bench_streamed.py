@@ -25,7 +25,7 @@ from nomul.hw.build.synth import PART, SPEED, synthesise
 from nomul.hw.build.tools import versions
 from nomul.hw.dram.boards import ECPIX5, ULX3S, DramBoard
 from nomul.hw.streamed import StreamedCore
-from nomul.model.checkpoint import read_checkpoint, write_random_checkpoint
+from nomul.model.checkpoint import read_checkpoint
 from nomul.model.counters import EXPOSED
 from nomul.model.errors import NomulError
 from nomul.model.fold import Model
@@ -33,6 +33,7 @@ from nomul.model.geometry import PUBLISHED, Geometry
 from nomul.model.isa import Load
 from nomul.model.placement import load_beats
 from nomul.model.program import Image
+from nomul.model.random_checkpoint import write_random_checkpoint
 from nomul.model.store import load
 from nomul.model.streamed_config import StreamedConfig
 from nomul.model.ternary import TRITS_PER_BYTE

@@ -16,13 +16,14 @@ from conftest import TESTS, UPSTREAM, Nomul
 
 from nomul.host.cli import _COMMANDS
 from nomul.host.cli.common import load_any
-from nomul.model.checkpoint import random_checkpoint, write_checkpoint
+from nomul.model.checkpoint import write_checkpoint
 from nomul.model.core_config import ENGINES, CoreConfig
 from nomul.model.errors import NomulError
 from nomul.model.fold import fold
 from nomul.model.geometry import Geometry
 from nomul.model.image import external_regions
 from nomul.model.program import compile_model
+from nomul.model.random_checkpoint import random_checkpoint
 from nomul.model.streamed_config import StreamedConfig
 
 SHIPPED = TESTS.parent / "models/stdlib-1m3"

@@ -13,7 +13,6 @@ from nomul.host.cli.board import counters, logit_scale
 from nomul.host.cli.common import compile_for, load_any
 from nomul.host.driver import Board, BoardError
 from nomul.hw.build.design import design_verilog
-from nomul.model.checkpoint import random_checkpoint
 from nomul.model.core_config import CoreConfig
 from nomul.model.counters import EXPOSED
 from nomul.model.errors import NomulError
@@ -22,6 +21,7 @@ from nomul.model.geometry import Geometry
 from nomul.model.image import regions
 from nomul.model.program import Image
 from nomul.model.protocol import Fault, Region, Status
+from nomul.model.random_checkpoint import random_checkpoint
 from nomul.model.tokenizer import BEGIN
 from nomul.sim.board import BoardProcess, build_board
 from nomul.sim.golden import Golden
