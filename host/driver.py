@@ -38,7 +38,7 @@ from nomul.model.protocol import (
 from .protocol import FrameDecoder, decode_response, encode_request
 from .transport import SerialTransport, Transport
 
-__all__ = ["Board", "BoardError", "Row"]
+__all__ = ["Board", "BoardError", "Row", "checked_prompt"]
 
 #: A token for each lane; ``None`` for lanes that are not active, as are those left out at the end.
 Row = Sequence[LaneToken | None]
@@ -110,6 +110,9 @@ class Board:
     logits_place : tuple of int
         Address of lane 0's logits, and bytes from one lane's to the next: on the chip, unless who loads a model
         says where they lie instead.
+    vocab : int
+        Tokens are below it: the vocabulary of the model, which whoever loads one sets; at first all that
+        the protocol can say.
 
     Raises
     ------
@@ -136,6 +139,7 @@ class Board:
         self._job = 0
         self.logits_lane = 0
         self.retries = 0
+        self.vocab = FEED_BACK
         try:
             transport.flush()
             self.identity = Identity.unpack(self._request(Command.OPEN))
@@ -334,7 +338,7 @@ class Board:
         reset : bool
             Forget what came before.
         """
-        tokens = _checked(prompt)
+        tokens = checked_prompt(prompt, self.vocab)
         if count < 0:
             raise NomulError(f"board: {count} tokens to generate; it must be 0 or more")
         return self._generate(tokens, count, reset)
@@ -353,7 +357,7 @@ class Board:
 
     def force(self, tokens: Sequence[int], *, reset: bool = True) -> Iterator[int]:
         """Feeds given tokens; yields the arg-max after each of them."""
-        return self._force(_checked(tokens), reset)
+        return self._force(checked_prompt(tokens, self.vocab), reset)
 
     def _force(self, tokens: list[int], reset: bool) -> Iterator[int]:
         rows = self._prompt_rows(tokens, reset)
@@ -371,7 +375,7 @@ class Board:
 
     def step(self, token: int, *, reset: bool = False) -> int:
         """Feeds one token; the arg-max after it. Its logits are then there to be read."""
-        (result,) = self._force(_checked([token]), reset)
+        (result,) = self._force(checked_prompt([token], self.vocab), reset)
         return result
 
     def logits(self, vocab: int, *, lane: int | None = None) -> np.ndarray:
@@ -429,8 +433,13 @@ class Board:
         for number, row in enumerate(rows):
             if len(row) > lanes:
                 raise NomulError(f"board: row {number} has {len(row)} lanes, the board {lanes}")
-            entries = [entry for entry in row if entry is not None]
-            for entry in entries:
+            for lane, entry in enumerate(row):
+                if entry is None:
+                    continue
+                if entry.token is not None and entry.token >= self.vocab:
+                    raise NomulError(
+                        f"board: row {number} has token {entry.token} in lane {lane}; {_range(self.vocab)}"
+                    )
                 if entry.slot >= slots:
                     raise NomulError(
                         f"board: row {number} has slot {entry.slot}; it must be 0 to {slots - 1}"
@@ -440,7 +449,7 @@ class Board:
                         f"board: row {number} feeds back to slot {entry.slot}, "
                         f"which is {'fresh' if entry.fresh else 'not active in the row before'}"
                     )
-            before = {entry.slot for entry in entries}
+            before = {entry.slot for entry in row if entry is not None}
         return self._run(rows, count)
 
     def _run(self, rows: Sequence[Row], steps: int) -> Iterator[list[int | None]]:
@@ -534,13 +543,24 @@ def _pieces(image: Mapping[int, bytes | memoryview]) -> Iterator[tuple[int, byte
             yield address + k, data[k : k + _CHUNK]
 
 
-def _checked(tokens: Sequence[int]) -> list[int]:
-    checked = [int(token) for token in tokens]
-    if not checked:
-        raise NomulError("board: the prompt is empty; it must have at least one token")
-    for k, token in enumerate(checked):
-        if not 0 <= token < FEED_BACK:
-            raise NomulError(
-                f"board: token {k} of the prompt is {token}; it must be 0 to {FEED_BACK - 1}"
-            )
-    return checked
+def checked_prompt(prompt: Sequence[int], vocab: int, *, where: str = "board") -> list[int]:
+    """The tokens of a prompt.
+
+    Raises
+    ------
+    NomulError
+        If there are none, or one is not below ``vocab``; it begins with ``where``.
+    """
+    tokens = [int(token) for token in prompt]
+    if not tokens:
+        raise NomulError(f"{where}: the prompt is empty; it must have at least one token")
+    for k, token in enumerate(tokens):
+        if not 0 <= token < vocab:
+            raise NomulError(f"{where}: token {k} of the prompt is {token}; {_range(vocab)}")
+    return tokens
+
+
+def _range(vocab: int) -> str:
+    """What a token must be."""
+    whose = ", the vocabulary of the model" if vocab < FEED_BACK else ""
+    return f"it must be 0 to {vocab - 1}{whose}"

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from nomul.model.errors import NomulError
-from nomul.model.protocol import FEED_BACK, Identity, LaneToken, max_rows, max_steps
+from nomul.model.protocol import Identity, LaneToken, max_rows, max_steps
 
-from .driver import Row
+from .driver import Row, checked_prompt
 
 __all__ = ["Lanes", "LanesBoard"]
 
@@ -19,6 +19,7 @@ class LanesBoard(Protocol):
     """What is needed of a :class:`~nomul.host.driver.Board`."""
 
     identity: Identity
+    vocab: int
 
     def run(self, rows: Sequence[Row], steps: int | None = None) -> Iterator[list[int | None]]:
         """See :meth:`nomul.host.driver.Board.run`."""
@@ -83,7 +84,7 @@ class Lanes:
         Parameters
         ----------
         prompt : sequence of int
-            At least one token.
+            At least one token, all below the board's ``vocab``.
         count : int
             Tokens to generate, at least 1.
         stop : int, optional
@@ -93,15 +94,14 @@ class Lanes:
         -------
         int
             The user's number.
+
+        Raises
+        ------
+        NomulError
+            If the prompt is empty or has a token that is not in the board's vocabulary, or ``count`` is
+            below 1.
         """
-        text = [int(token) for token in prompt]
-        if not text:
-            raise NomulError("lanes: the prompt is empty; it must have at least one token")
-        for k, token in enumerate(text):
-            if not 0 <= token < FEED_BACK:
-                raise NomulError(
-                    f"lanes: token {k} of the prompt is {token}; it must be 0 to {FEED_BACK - 1}"
-                )
+        text = checked_prompt(prompt, self._board.vocab, where="lanes")
         if count < 1:
             raise NomulError(f"lanes: {count} tokens to generate; it must be at least 1")
         self._count += 1

@@ -23,9 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from nomul.model.checkpoint import read_checkpoint, write_random_checkpoint
+from nomul.model.checkpoint import read_checkpoint
 from nomul.model.errors import NomulError
 from nomul.model.geometry import PUBLISHED, Geometry
+from nomul.model.random_checkpoint import write_random_checkpoint
 from nomul.model.store import load
 
 from .models import convert

@@ -81,6 +81,7 @@ def open_board(
         else:
             board.load(dict(external_regions(image)), progress=progress)
             board.logits_place = config.logits_place(image)
+        board.vocab = image.geometry.vocab
         yield board, process
 
 

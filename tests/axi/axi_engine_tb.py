@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import cocotb
 import numpy as np
+from axi_engine import AxiEngine
 from axi_ram import Ram
 from cocotb.triggers import FallingEdge
 
-from nomul.hw.build.bench_wide import AxiEngine
 from nomul.model.ternary import ENCODE
 from nomul.sim.golden_engine import engine as golden
 from nomul.sim.harness import Bench, parameters

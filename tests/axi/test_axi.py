@@ -6,9 +6,9 @@ from __future__ import annotations
 import re
 
 import pytest
+from axi_engine import AxiEngine
 
 from nomul.hw.axi import AxiMaster, Pages
-from nomul.hw.build.bench_wide import AxiEngine
 from nomul.sim.harness import run
 
 

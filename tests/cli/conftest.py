@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from nomul.host.cli import main
-from nomul.model.checkpoint import random_checkpoint, write_checkpoint
+from nomul.model.checkpoint import write_checkpoint
 from nomul.model.geometry import Geometry
+from nomul.model.random_checkpoint import random_checkpoint
 
 TESTS = Path(__file__).parents[1]
 UPSTREAM = TESTS / "fixtures/upstream-a"

@@ -16,13 +16,14 @@ from conftest import TESTS, UPSTREAM, Nomul
 
 from nomul.host.cli import _COMMANDS
 from nomul.host.cli.common import load_any
-from nomul.model.checkpoint import random_checkpoint, write_checkpoint
-from nomul.model.core_config import CoreConfig
+from nomul.model.checkpoint import write_checkpoint
+from nomul.model.core_config import ENGINES, CoreConfig
 from nomul.model.errors import NomulError
 from nomul.model.fold import fold
 from nomul.model.geometry import Geometry
 from nomul.model.image import external_regions
 from nomul.model.program import compile_model
+from nomul.model.random_checkpoint import random_checkpoint
 from nomul.model.streamed_config import StreamedConfig
 
 SHIPPED = TESTS.parent / "models/stdlib-1m3"
@@ -334,6 +335,17 @@ def test_verilog_of_a_streamed_core(
 )
 def test_verilog_of_what_can_not_be(nomul: Nomul, tmp_path: Path, options: list, part: str):
     assert part in nomul("verilog", "-o", tmp_path / "out", *options).failed()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("port", ["native", "axi"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_streamed_cores_have_one_engine(nomul: Nomul, tmp_path: Path, port: str, engine: str):
+    shown = nomul("verilog", "-o", tmp_path / "out", "--port", port, "--engine", engine)
+    assert (shown.status, shown.out) == (2, "")
+    assert shown.err.splitlines()[-1] == (
+        f"Error: --engine {engine} with --port {port}: streamed cores have the table engine; leave --engine out"
+    )
     assert not (tmp_path / "out").exists()
 
 

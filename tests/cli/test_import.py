@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from conftest import UPSTREAM, Nomul
 
-from nomul.model.checkpoint import write_random_checkpoint
 from nomul.model.geometry import Geometry
+from nomul.model.random_checkpoint import write_random_checkpoint
 
 OLD = b"an older model"
 

@@ -10,7 +10,6 @@ import cocotb
 from cocotb.triggers import FallingEdge, ReadOnly
 from core_socket import CoreSocket
 
-from nomul.model.checkpoint import random_checkpoint
 from nomul.model.core_config import CoreConfig
 from nomul.model.counters import COUNTER_BYTES, EXPOSED, Counter, counter_words
 from nomul.model.fold import fold
@@ -19,6 +18,7 @@ from nomul.model.image import regions
 from nomul.model.isa import INSTRUCTION_BYTES, Mul, Stat, Statistic, Tile, encode
 from nomul.model.program import Image, compile_model
 from nomul.model.protocol import Fault, Region
+from nomul.model.random_checkpoint import random_checkpoint
 from nomul.sim.golden import Golden
 from nomul.sim.harness import Bench, parameters
 

@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nomul.host.cli.board import counters, logit_scale
+from nomul.host.cli.board import counters, logit_scale, open_board
 from nomul.host.cli.common import compile_for, load_any
 from nomul.host.driver import Board, BoardError
 from nomul.hw.build.design import design_verilog
-from nomul.model.checkpoint import random_checkpoint
 from nomul.model.core_config import CoreConfig
 from nomul.model.counters import EXPOSED
 from nomul.model.errors import NomulError
@@ -22,6 +21,7 @@ from nomul.model.geometry import Geometry
 from nomul.model.image import regions
 from nomul.model.program import Image
 from nomul.model.protocol import Fault, Region, Status
+from nomul.model.random_checkpoint import random_checkpoint
 from nomul.model.tokenizer import BEGIN
 from nomul.sim.board import BoardProcess, build_board
 from nomul.sim.golden import Golden
@@ -102,6 +102,13 @@ def test_cycles(board: Board, built: tuple[Image, CoreConfig]):
         seen.add(found["token_cycles"])
     assert len(seen) == 1
     assert found["beats"] == len(built[0].weights)
+
+
+def test_a_loaded_board_knows_the_vocabulary(process: BoardProcess, built: tuple[Image, CoreConfig]):
+    with open_board(process.port, *built) as (board, _):
+        with pytest.raises(NomulError, match=r"^board: token 1 of the prompt is 256; it must be 0 to 255"):
+            board.generate([BEGIN, 256], 1)
+        assert len(list(board.generate([BEGIN, 255], 1))) == 1
 
 
 def test_an_aborted_job(board: Board, golden: Golden):

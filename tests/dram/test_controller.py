@@ -99,7 +99,7 @@ def random_traffic(board, contents, *, bursts):
 
 
 def image_file(name, size):
-    path = build_folder("dram-sim") / f"test-{name}.bin"
+    path = build_folder("dram") / f"test-{name}.bin"
     contents = np.random.default_rng(seed()).integers(0, 256, size, dtype=np.uint8)
     contents.tofile(path)
     return path, contents

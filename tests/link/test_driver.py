@@ -288,6 +288,17 @@ def test_refuses_prompts(board: Board, prompt: list[int], message: str):
         board.generate(prompt, 1)  # at once, not at the first token
 
 
+def test_refuses_what_is_not_in_the_vocabulary(board: Board):
+    board.vocab = 100
+    message = "token 1 of the prompt is 100; it must be 0 to 99, the vocabulary of the model"
+    for ask in (lambda tokens: board.generate(tokens, 1), board.force):
+        with pytest.raises(NomulError, match=f"^board: {message}$"):
+            ask([99, 100])
+    with pytest.raises(NomulError, match=r"^board: token 0 of the prompt is 100; it must be 0 to 99"):
+        board.step(100)
+    assert list(board.generate([99], 1)) == standin_tokens([99], steps=1)
+
+
 def test_a_prompt_of_100_000_tokens(board: Board):
     prompt = [k % 251 for k in range(100_000)]
     assert list(board.generate(prompt, 2)) == standin_tokens(prompt, steps=100_001)[-2:]

@@ -179,10 +179,16 @@ A = LaneToken(token=1, fresh=True)
         ([[A], [replace(A, slot=3)]], None, "row 1 has slot 3; it must be 0 to 2"),
         ([[replace(A, token=None, fresh=False)]], None, "row 0 feeds back to slot 0, which is not"),
         ([[A], [replace(A, token=None)]], None, "row 1 feeds back to slot 0, which is fresh"),
+        (
+            [[A], [None, replace(A, token=100)]],
+            None,
+            "row 1 has token 100 in lane 1; it must be 0 to 99, the vocabulary of the model",
+        ),
     ],
 )
 def test_refuses_rows(rows: list[list[LaneToken | None]], steps: int | None, message: str):
     board, model = board_of(2, 3)
+    board.vocab = 100
     with pytest.raises(NomulError, match=f"^board: {re.escape(message)}"):
         board.run(rows, steps)  # at once
     assert model.jobs == []
@@ -202,7 +208,8 @@ def test_refuses_lanes(field: str, value: int, message: str):
 
 
 def test_refuses_users():
-    lanes = Lanes(board_of(2, 3)[0])
+    board, _ = board_of(2, 3)
+    lanes = Lanes(board)
     for prompt, count, message in (
         ([], 1, "the prompt is empty"),
         ([1, FEED_BACK], 1, "token 1 of the prompt is 65535; it must be 0 to 65534"),
@@ -210,6 +217,10 @@ def test_refuses_users():
     ):
         with pytest.raises(NomulError, match=f"^lanes: {message}"):
             lanes.add(prompt, count)
+    board.vocab = 100
+    message = "token 0 of the prompt is 100; it must be 0 to 99, the vocabulary of the model"
+    with pytest.raises(NomulError, match=f"^lanes: {message}$"):
+        lanes.add([100, 1], 1)
     assert lanes.users == []
     with pytest.raises(NomulError, match=r"^lanes: 0 steps in a job; it must be at least 1$"):
         Lanes(board_of(2, 3)[0], steps=0)

@@ -16,13 +16,14 @@ from nomul.hw.top import Top
 from nomul.sim.harness import run
 
 
+@pytest.mark.parametrize("bench", ["link_tb", "jobs_tb"])
 @pytest.mark.parametrize(("lanes", "slots"), [(1, 1), (2, 1), (3, 4)])
-def test_link(lanes: int, slots: int):
+def test_link(lanes: int, slots: int, bench: str):
     core = StandInCore(cycles=40, lanes=lanes, slots=slots)
     link = Link(identity=standin_identity(lanes, slots))
     run(
         Top(core=core, link=link),
-        "link_tb",
+        bench,
         parameters={"cycles": core.cycles, "lanes": lanes, "slots": slots},
     )
 

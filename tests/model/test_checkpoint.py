@@ -22,13 +22,14 @@ from nomul.model import checkpoint
 from nomul.model.checkpoint import (
     Checkpoint,
     config_of,
-    random_checkpoint,
     read_checkpoint,
     tensor_shapes,
     write_checkpoint,
 )
 from nomul.model.errors import NomulError
 from nomul.model.geometry import Geometry
+from nomul.model.random_checkpoint import random_checkpoint
+from nomul.model.safetensors import encode
 
 FIXTURE = Path(__file__).parents[1] / "fixtures/upstream-a"
 TINY = Geometry(hidden=4, intermediate=6, layers=2, vocab=5)
@@ -182,7 +183,7 @@ def test_random_checkpoints_depend_on_the_seed_alone():
     sign=st.sampled_from([1, -1]),
 )
 def test_bfloat16_rounds_to_nearest_even(value: float, sign: int):
-    data = checkpoint._encode(np.array([sign * value]), "bfloat16", "x")
+    data = encode(np.array([sign * value]), "bfloat16", "x")
     (bits,) = struct.unpack("<H", data)
 
     def gap(code: int) -> float:

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nomul.model import isa
-from nomul.model.checkpoint import random_checkpoint
 from nomul.model.fold import fold
 from nomul.model.geometry import Geometry
 from nomul.model.isa import INSTRUCTION_BYTES, Part, pack_program, unpack_program
 from nomul.model.memory_map import BLOCK, LOGIT_BYTES, STATE_BYTES, MemoryMap, state_place
 from nomul.model.program import Image, Streaming, compile_model
+from nomul.model.random_checkpoint import random_checkpoint
 
 ODD = Geometry(hidden=37, intermediate=50, layers=3, vocab=19)
 

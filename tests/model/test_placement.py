@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nomul.model import isa
-from nomul.model.checkpoint import random_checkpoint
 from nomul.model.fold import fold
 from nomul.model.geometry import Geometry
 from nomul.model.isa import Mode
 from nomul.model.placement import NORM_WORD_BYTES, StreamedNorms, load_beats, streamed_norm_words
 from nomul.model.program import Image, Streaming, compile_model
+from nomul.model.random_checkpoint import random_checkpoint
 
 sizes = st.builds(
     Geometry, hidden=st.integers(1, 70), intermediate=st.integers(1, 130), layers=st.integers(1, 3),

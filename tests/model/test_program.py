@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from nomul.model.checkpoint import random_checkpoint
 from nomul.model.errors import NomulError
 from nomul.model.fold import Layer, Matrix, Model, fold
 from nomul.model.geometry import Geometry
 from nomul.model.isa import Tile
 from nomul.model.program import beats, compile_model
+from nomul.model.random_checkpoint import random_checkpoint
 from nomul.model.ternary import pack, unpack
 
 

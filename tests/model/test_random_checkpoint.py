@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nomul.model.checkpoint import random_checkpoint, read_checkpoint, write_random_checkpoint
+from nomul.model.checkpoint import read_checkpoint
 from nomul.model.fold import fold, fold_parts
 from nomul.model.geometry import PUBLISHED, Geometry
+from nomul.model.random_checkpoint import random_checkpoint, write_random_checkpoint
 from nomul.model.store import save_parts
 from nomul.model.ternary import ternarise
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from test_checkpoint import NAME, TINY, edit_json, fails, join, split, tensors_of
 
-from nomul.model.checkpoint import random_checkpoint, write_checkpoint
+from nomul.model.checkpoint import write_checkpoint
+from nomul.model.random_checkpoint import random_checkpoint
 
 INDEX = "model.safetensors.index.json"
 

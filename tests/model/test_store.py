@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from nomul.model import modelfile, store
-from nomul.model.checkpoint import random_checkpoint
 from nomul.model.errors import NomulError
 from nomul.model.fold import Model, fold
 from nomul.model.geometry import Geometry
+from nomul.model.random_checkpoint import random_checkpoint
 
 ODD = Geometry(hidden=13, intermediate=7, layers=2, vocab=11)
 

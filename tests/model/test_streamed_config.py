@@ -9,12 +9,12 @@ from dataclasses import replace
 
 import pytest
 
-from nomul.model.checkpoint import random_checkpoint
 from nomul.model.errors import NomulError
 from nomul.model.fold import Model, fold
 from nomul.model.geometry import Geometry
 from nomul.model.placement import streamed_norm_words
 from nomul.model.program import compile_model
+from nomul.model.random_checkpoint import random_checkpoint
 from nomul.model.streamed_config import StreamedConfig
 
 SMALL = Geometry(hidden=37, intermediate=50, layers=2, vocab=19)

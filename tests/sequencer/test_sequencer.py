@@ -9,10 +9,10 @@ import pytest
 
 from nomul.hw.sequencer import Sequencer
 from nomul.model import isa
-from nomul.model.checkpoint import random_checkpoint
 from nomul.model.fold import fold
 from nomul.model.geometry import Geometry
 from nomul.model.program import compile_model
+from nomul.model.random_checkpoint import random_checkpoint
 from nomul.sim.harness import run, seed
 
 GEOMETRY = Geometry(hidden=24, intermediate=44, layers=2, vocab=30)

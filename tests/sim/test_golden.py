@@ -16,13 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nomul.model import isa
-from nomul.model.checkpoint import random_checkpoint, read_checkpoint
+from nomul.model.checkpoint import read_checkpoint
 from nomul.model.errors import NomulError
 from nomul.model.fold import fold
 from nomul.model.geometry import Geometry
 from nomul.model.isa import Mode
 from nomul.model.numbers import ACT_MAX, SOURCE_BITS, X_FRAC
 from nomul.model.program import Image, compile_model
+from nomul.model.random_checkpoint import random_checkpoint
 from nomul.model.scalar import Scalar, from_int, recip
 from nomul.model.tokenizer import BEGIN
 from nomul.sim.evaluate import FloatEngine, GoldenEngine, agreement, evaluate

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from nomul.model.checkpoint import random_checkpoint
 from nomul.model.fold import fold
 from nomul.model.geometry import Geometry
 from nomul.model.program import Image, compile_model
+from nomul.model.random_checkpoint import random_checkpoint
 from nomul.model.ternary import ENCODE, TRITS_PER_BYTE
 from nomul.sim import golden, golden_tiles
 from nomul.sim.golden import Golden

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from nomul.model.checkpoint import random_checkpoint, read_checkpoint
+from nomul.model.checkpoint import read_checkpoint
 from nomul.model.errors import NomulError
 from nomul.model.geometry import Geometry
+from nomul.model.random_checkpoint import random_checkpoint
 from nomul.sim import reference
 from nomul.sim.reference import Reference
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from nomul.model import isa
-from nomul.model.checkpoint import random_checkpoint
 from nomul.model.errors import NomulError
 from nomul.model.fold import fold
 from nomul.model.geometry import Geometry
 from nomul.model.memory_map import state_place
 from nomul.model.program import Image, Streaming, compile_model
+from nomul.model.random_checkpoint import random_checkpoint
 from nomul.sim.golden import Golden
 
 GEOMETRIES = {

@@ -10,12 +10,12 @@ import numpy as np
 from cocotb.triggers import FallingEdge, ReadOnly
 from tops import CoreTop
 
-from nomul.model.checkpoint import random_checkpoint
 from nomul.model.fold import fold
 from nomul.model.geometry import Geometry
 from nomul.model.isa import pack_program
 from nomul.model.memory_map import BLOCK, LOGIT_BYTES
 from nomul.model.protocol import Fault
+from nomul.model.random_checkpoint import random_checkpoint
 from nomul.model.streamed_config import StreamedConfig
 from nomul.sim.golden import Golden
 from nomul.sim.harness import Bench, parameters

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from schedule import mixed
 
-from nomul.model.checkpoint import random_checkpoint
 from nomul.model.fold import fold
 from nomul.model.geometry import Geometry
 from nomul.model.program import Image, Streaming, compile_model
+from nomul.model.random_checkpoint import random_checkpoint
 from nomul.sim.golden import Golden
 
 ODD = Geometry(hidden=37, intermediate=50, layers=2, vocab=19)

@@ -9,10 +9,10 @@ import pytest
 
 from nomul.host.cli.common import streamed_config
 from nomul.hw.streamed import StreamedCore
-from nomul.model.checkpoint import random_checkpoint
 from nomul.model.errors import NomulError
 from nomul.model.fold import fold
 from nomul.model.geometry import PUBLISHED, Geometry
+from nomul.model.random_checkpoint import random_checkpoint
 from nomul.model.streamed_config import StreamedConfig
 
 

@@ -12,11 +12,11 @@ import pytest
 from schedule import mixed
 
 from nomul.hw.dram.boards import ECPIX5
-from nomul.model.checkpoint import random_checkpoint
 from nomul.model.counters import EXPOSED
 from nomul.model.errors import NomulError
 from nomul.model.fold import Model, fold
 from nomul.model.geometry import Geometry
+from nomul.model.random_checkpoint import random_checkpoint
 from nomul.model.streamed_config import StreamedConfig
 from nomul.sim.golden import Golden
 from nomul.sim.harness import seed

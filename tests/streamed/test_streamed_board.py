@@ -16,7 +16,6 @@ from nomul.host.driver import Board
 from nomul.host.lanes import Lanes
 from nomul.hw.build.design import design_hash
 from nomul.hw.dram.boards import ECPIX5
-from nomul.model.checkpoint import random_checkpoint
 from nomul.model.errors import NomulError
 from nomul.model.fold import fold
 from nomul.model.geometry import Geometry
@@ -24,6 +23,7 @@ from nomul.model.image import external_regions
 from nomul.model.isa import OPCODE_BITS, Base, Part
 from nomul.model.program import Image
 from nomul.model.protocol import EXTERNAL, Fault, LaneToken
+from nomul.model.random_checkpoint import random_checkpoint
 from nomul.model.streamed_config import StreamedConfig
 from nomul.sim.board import BoardProcess
 from nomul.sim.board.streamed import build_streamed_board

@@ -8,10 +8,10 @@ from tops import SequencerTop
 
 from nomul.hw.streamed.sequencer import StreamedSequencer
 from nomul.model import isa
-from nomul.model.checkpoint import random_checkpoint
 from nomul.model.fold import fold
 from nomul.model.geometry import Geometry
 from nomul.model.program import Streaming, compile_model
+from nomul.model.random_checkpoint import random_checkpoint
 from nomul.sim.harness import run, seed
 
 GEOMETRY = Geometry(hidden=24, intermediate=44, layers=2, vocab=30)

@@ -1,13 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Area of an engine that streams over AXI: ``python -m nomul.hw.build.bench_wide OUT.json [G …]``."""
+"""Top of a test: an engine that streams its weights over AXI."""
 
 from __future__ import annotations
-
-import json
-import sys
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
 from amaranth.hdl import Module
 from amaranth.lib import wiring
@@ -17,12 +11,6 @@ from nomul.hw.axi import AxiMaster, AxiSignature
 from nomul.hw.engine import TableEngine
 from nomul.hw.streamed.reader import Reader
 
-from .verilog import convert
-from .wide import synthesise_wide
-
-__all__ = ["BYTES_PER_BEAT", "AxiEngine", "measure"]
-
-BYTES_PER_BEAT = (32, 64)
 ADDRESS_BITS = 34  # 16 GiB
 
 
@@ -72,35 +60,3 @@ class AxiEngine(wiring.Component):
             reader.words.eq(self.words), self.error.eq(reader.error),
         ]
         return m
-
-
-def measure(bytes_per_beat: int) -> dict[str, Any]:
-    """Synthesises one width for all families: one lane, the tiles of the 370M model."""
-    design = AxiEngine(bytes_per_beat=bytes_per_beat, lanes=1, outputs=4096, inputs=2816)
-    name = f"axi_engine_g{bytes_per_beat}"
-    areas = synthesise_wide(convert(design, name), top=name)
-    return {
-        "bytes_per_beat": bytes_per_beat,
-        "trits_per_cycle": design.engine.chunk,
-        "label": "synthesised",
-        **{family: asdict(area) for family, area in areas.items()},
-    }
-
-
-def main(path: str, *widths: str) -> None:
-    """Measures all widths, or those named, and writes them as JSON."""
-    results = {}
-    for g in [int(width) for width in widths] or BYTES_PER_BEAT:
-        results[f"g{g}"] = measure(g)
-        Path(path).write_text(json.dumps(results, indent=2) + "\n")
-        for family in ("xilinx", "intel"):
-            area = results[f"g{g}"][family]
-            print(f"G={g} {family}: " + ", ".join(
-                f"{area[key]} {key}" for key in ("luts", "alms", "ff", "bram", "dsp")
-                if area[key] is not None), flush=True)
-
-
-if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        raise SystemExit("usage: python -m nomul.hw.build.bench_wide OUT.json [G …]")
-    main(*sys.argv[1:])
