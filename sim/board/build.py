@@ -13,13 +13,17 @@ __all__ = ["build_board"]
 _HERE = Path(__file__).parent
 
 
-def build_board(verilog: str, *, progress: Callable[[str], None] = lambda line: None) -> Path:
+def build_board(
+    verilog: str, *, traced: bool = False, progress: Callable[[str], None] = lambda line: None
+) -> Path:
     """Compiles the simulated board of a chip; a second time it is there at once.
 
     Parameters
     ----------
     verilog : str
         Text whose top module ``top`` has the ports of :class:`nomul.hw.top.Top`.
+    traced : bool
+        Able to write a VCD file, as :meth:`~nomul.sim.board.BoardProcess.trace` asks for.
     progress : callable
         Called with a line when work begins.
 
@@ -34,4 +38,4 @@ def build_board(verilog: str, *, progress: Callable[[str], None] = lambda line: 
         If a compiler is missing, or fails; with the first error and where the log lies.
     """
     files = {"top.v": verilog} | {name: (_HERE / name).read_text() for name in ("board.v", "main.cpp")}
-    return verilate("board", files, what="simulated board", progress=progress)
+    return verilate("board", files, what="simulated board", traced=traced, progress=progress)

@@ -3,7 +3,7 @@
 // pseudo-terminal, so that a host opens it like a serial port.
 //
 // stdout: {"pty": "/dev/pts/N"} once ready, then one JSON line for each command.
-// stdin:  "stats"; "reset" (the board's reset button); "quit". End of file means quit: the board never outlives its
+// stdin:  "stats"; "reset" (the board's reset button); "trace PATH", "trace" (VCD begins, ends); "quit". End of file means quit: the board never outlives its
 //         parent. A last line with statistics is printed at the end.
 // argv:   wall-clock limit in seconds.
 
@@ -24,12 +24,19 @@
 
 #include "Vboard.h"
 #include "verilated.h"
+#if VM_TRACE
+#include <memory>
+
+#include "verilated_vcd_c.h"
+#endif
 
 namespace {
 
 using Clock = std::chrono::steady_clock;
 
 constexpr int kSlice = 256;                // cycles between looks at the pseudo-terminal
+constexpr uint64_t kTracePeriod = 512;     // cycles from one traced window to the next
+constexpr uint64_t kTraceWindow = 33;      // states written of each: 32 cycles between them
 constexpr size_t kHighWater = 1 << 16;     // bytes that the host may leave unread before the chip has to wait
 
 double seconds(Clock::duration time) { return std::chrono::duration<double>(time).count(); }
@@ -99,6 +106,7 @@ private:
         top_.clk = 1;
         top_.eval();
         ++cycles_;
+        write_trace();
     }
 
     // Clock cycles until the next look outside.
@@ -120,9 +128,31 @@ private:
             top_.clk = 1;
             top_.eval();
             ++cycles_;
+            write_trace();
         }
         busy_ += Clock::now() - begin;
     }
+
+#if VM_TRACE
+    void write_trace() {
+        if (trace_ && top_.busy && cycles_ % kTracePeriod < kTraceWindow) trace_->dump(cycles_);
+    }
+
+    bool open_trace(const std::string& path) {
+        if (trace_) trace_->close();
+        trace_.reset();
+        if (path.empty()) return true;
+        trace_ = std::make_unique<VerilatedVcdC>();
+        top_.trace(trace_.get(), 99);
+        trace_->open(path.c_str());
+        const bool open = trace_->isOpen();
+        if (!open) trace_.reset();
+        return open;
+    }
+#else
+    void write_trace() {}
+    bool open_trace(const std::string&) { return false; }
+#endif
 
     // Bytes and commands from and to outside; waits for them at most ``wait`` milliseconds.
     void exchange(int wait) {
@@ -150,7 +180,7 @@ private:
     }
 
     void command() {
-        char bytes[256];
+        char bytes[4096];
         const ssize_t count = read(0, bytes, sizeof bytes);
         if (count <= 0) {
             running_ = false;
@@ -163,6 +193,11 @@ private:
             }
             if (line_ == "stats") print_statistics();
             else if (line_ == "reset") { reset(); print_statistics(); }
+            else if (line_ == "trace" || line_.rfind("trace ", 0) == 0) {
+                const bool done = open_trace(line_.size() > 6 ? line_.substr(6) : "");
+                std::printf("{\"trace\": %s}\n", done ? "true" : "false");
+                std::fflush(stdout);
+            }
             else if (line_ == "quit") running_ = false;
             else std::fprintf(stderr, "simulated board: no command \"%s\"\n", line_.c_str());
             line_.clear();
@@ -175,6 +210,9 @@ private:
     }
 
     Vboard top_;
+#if VM_TRACE
+    std::unique_ptr<VerilatedVcdC> trace_;  // goes before the model that it shows
+#endif
     const double limit_;
     std::string path_;
     const int pty_;
@@ -193,6 +231,9 @@ int main(int argc, char** argv) {
     signal(SIGPIPE, SIG_IGN);
     signal(SIGINT, SIG_IGN);  // the parent's to handle
     VerilatedContext context;
+#if VM_TRACE
+    context.traceEverOn(true);
+#endif
     Board board{context, argc > 1 ? std::atof(argv[1]) : 3600.0};
     return board.run();
 }
