@@ -31,17 +31,14 @@ def reading(name: str, seconds: float) -> dict[str, Any]:
         trace = recorder.trace()
     finally:
         meter.close()
-    first, last = float(trace.times[0]), float(trace.times[-1])
-    covered = last - first - sum(gap.end - gap.begin for gap in trace.gaps if first <= gap.begin and gap.end <= last)
-    good = [
-        (a, b)
-        for a, b in zip(trace.times[:-1], trace.times[1:], strict=True)
-        if not any(gap.begin < b and gap.end > a for gap in trace.gaps)
-    ]
-    if not good:
+    steps, energies = np.diff(trace.times), np.diff(trace.until(trace.times))
+    good = np.ones(len(steps), dtype=bool)
+    for gap in trace.gaps:
+        good &= (trace.times[1:] <= gap.begin) | (trace.times[:-1] >= gap.end)
+    if not good.any():
         raise NomulError(f"{meter.name}: no two samples in a row within {seconds:g} s; measure longer")
-    joules = sum(trace.energy(a, b) for a, b in good)
-    watts = [trace.energy(a, b) / (b - a) for a, b in good]
+    joules, covered = float(energies[good].sum()), float(steps[good].sum())
+    watts = energies[good] / steps[good]
     return {
         "meter": meter.name,
         "label": meter.label,
@@ -53,8 +50,8 @@ def reading(name: str, seconds: float) -> dict[str, Any]:
         "samples": len(trace.times),
         "joules": joules,
         "mean_watts": joules / covered,
-        "lowest_watts": min(watts),
-        "highest_watts": max(watts),
+        "lowest_watts": float(watts.min()),
+        "highest_watts": float(watts.max()),
         "gaps": [gap.why for gap in trace.gaps],
     }
 

@@ -33,9 +33,17 @@ KINDS = {
 }
 
 
-def open_meter(name: str) -> Meter | CsvLog:
+def open_meter(name: str, *, includes: str | None = None) -> Meter | CsvLog:
     """A meter: ``hwmon:ina226``, ``iio:ina226``, ``scpi:TCPIP::10.0.0.5::INSTR``, ``csv:FILE``, ``rapl``, ``nvml:0``,
     ``constant:2.5W`` or ``modelled:REPORT.json``.
+
+    Parameters
+    ----------
+    name : str
+        Kind, and behind a colon what it needs, see :data:`KINDS`.
+    includes : str, optional
+        What the meter covers, in the user's words, for reports; by default what is known of its kind. Not of a power
+        that nobody measures.
 
     Raises
     ------
@@ -52,6 +60,16 @@ def open_meter(name: str) -> Meter | CsvLog:
     needed = KINDS[kind]
     if (needed and not rest and not needed.startswith("[")) or (colon and not needed):
         raise NomulError(f"power: {name!r}; it must be {_usage(kind)}")
+    meter = _open(name, kind, rest)
+    if includes is not None:
+        if meter.label != "measured":
+            meter.close()
+            raise NomulError(f"power: {name!r} is {meter.label}; what it includes is not for the user to say")
+        meter.includes = includes
+    return meter
+
+
+def _open(name: str, kind: str, rest: str) -> Meter | CsvLog:
     match kind:
         case "hwmon":
             return HwmonMeter(rest)

@@ -60,6 +60,13 @@ def test_csv(tmp_path: Path):
     assert isinstance(open_meter(f"csv:{tmp_path}/a:b.csv"), CsvLog)
 
 
+def test_what_it_includes(tmp_path: Path):
+    (tmp_path / "log.csv").write_text("time,power\n")
+    assert open_meter(f"csv:{tmp_path}/log.csv", includes="the board's 5 V").includes == "the board's 5 V"
+    with pytest.raises(NomulError, match=r"'constant:2W' is constant; what it includes"):
+        open_meter("constant:2W", includes="all")
+
+
 def test_a_raspberry_pi_needs_none_of_the_heavy_ones():
     program = (
         "import sys\n"
