@@ -13,6 +13,8 @@ from typing import Any
 import click
 from rich.console import Console
 
+from nomul.host.driver import Board
+from nomul.host.transport import SerialTransport
 from nomul.hw.build.design import design_hash, design_verilog
 from nomul.model.core_config import CoreConfig
 from nomul.model.errors import NomulError
@@ -22,12 +24,12 @@ from nomul.model.tokenizer import BEGIN
 from nomul.sim.board import BoardProcess, build_board
 from nomul.sim.toggles import Toggles, count_toggles, kinds_of
 
-from ..driver import Board
 from .common import compile_for, load_any, print_json
 
 __all__ = ["activity", "main", "unit_of"]
 
 _TOKENS = 8
+_TRIES = 120  # of half a second: a traced board is slow, most of all to sum up its memories
 _TOP = "top"
 
 
@@ -66,7 +68,10 @@ def activity(image: Image, config: CoreConfig, names: Iterable[str]) -> dict[str
     program = build_board(text, traced=True)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tokens.vcd"
-        with BoardProcess(program) as process, Board.open(process.port, design=hash_) as board:
+        with (
+            BoardProcess(program) as process,
+            Board(SerialTransport(process.port), design=hash_, tries=_TRIES) as board,
+        ):
             board.load(regions(image, config.weight_beats))
             token = board.step(BEGIN, reset=True)
             process.trace(path)
