@@ -36,6 +36,7 @@ _OPTIONS = [
     "-CFLAGS",
     "-std=c++17",
 ]
+_TRACE = ["--trace", "--trace-underscore"]  # memories' read registers begin with an underscore
 _OPTIMISE = "OPT_FAST=-O2 OPT_SLOW=-O1 OPT_GLOBAL=-O2"
 _LIMIT_S = 900
 
@@ -45,6 +46,7 @@ def verilate(
     files: Mapping[str, str],
     *,
     what: str,
+    traced: bool = False,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Compiles a program; a second time it is there at once.
@@ -57,6 +59,8 @@ def verilate(
         Text by file name: Verilog, Verilator's settings (``.vlt``), C++ and its headers.
     what : str
         What is made, for messages.
+    traced : bool
+        Able to write a VCD file; ``VM_TRACE`` is 1 in C++. Slower, also while it writes none.
     progress : callable
         Called with a line when work begins.
 
@@ -71,7 +75,8 @@ def verilate(
         If a compiler is missing, or fails; with the first error and where the log lies.
     """
     # Every input of the program, so that an old one is never taken for a new one.
-    parts = [name, *(part for file in files.items() for part in file), *_OPTIONS, _OPTIMISE]
+    options = [*_OPTIONS, *(_TRACE if traced else [])]
+    parts = [name, *(part for file in files.items() for part in file), *options, _OPTIMISE]
     text = "\0".join([*parts, str(versions().get("verilator"))])
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
     folder = build_folder(name, key)
@@ -89,7 +94,7 @@ def verilate(
         environment["MAKEFLAGS"] += f" {_OPTIMISE}"
         log = folder / "build.log"
         jobs = str(min(os.cpu_count() or 1, 8))
-        command = ["verilator", *_OPTIONS, "--top-module", name, "--prefix", f"V{name}", "-o", name]
+        command = ["verilator", *options, "--top-module", name, "--prefix", f"V{name}", "-o", name]
         with open(log, "w") as output:
             try:
                 status = subprocess.run(

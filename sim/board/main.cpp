@@ -3,10 +3,10 @@
 // pseudo-terminal, so that a host opens it like a serial port.
 //
 // stdout: {"pty": "/dev/pts/N"} once ready, then one JSON line for each command.
-// stdin:  "stats"; "reset" (the board's reset button); "quit". End of file means quit: the board never outlives its
-//         parent. A last line with statistics is printed at the end. Of a board with external memory also what can
-//         go wrong with it: "flip ADDRESS" (the lowest bit of a byte), "spoil ADDRESS" (its word cannot be read or
-//         written), "silence" (it answers nothing), "mend" (it does again, and all of it can be read).
+// stdin:  "stats"; "reset" (the board's reset button); "trace PATH", "trace" (VCD begins, ends); "quit". End of file means
+//         quit: the board never outlives its parent. A last line with statistics is printed at the end. Of a board with
+//         external memory also what can go wrong with it: "flip ADDRESS" (the lowest bit of a byte), "spoil ADDRESS" (its
+//         word cannot be read or written), "silence" (it answers nothing), "mend" (it does again, and all can be read).
 // argv:   wall-clock limit in seconds.
 
 #include <fcntl.h>
@@ -30,12 +30,19 @@
 #ifdef MEMORY_BYTES
 #include "external.h"
 #endif
+#if VM_TRACE
+#include <memory>
+
+#include "verilated_vcd_c.h"
+#endif
 
 namespace {
 
 using Clock = std::chrono::steady_clock;
 
 constexpr int kSlice = 256;                // cycles between looks at the pseudo-terminal
+constexpr uint64_t kTracePeriod = 512;     // cycles from one traced window to the next
+constexpr uint64_t kTraceWindow = 33;      // states written of each: 32 cycles between them
 constexpr size_t kHighWater = 1 << 16;     // bytes that the host may leave unread before the chip has to wait
 constexpr int kLatency = 20;               // cycles from a command to a memory without controller to its first word
 
@@ -110,6 +117,7 @@ private:
         top_.clk = 1;
         top_.eval();
         ++cycles_;
+        write_trace();
     }
 
     void remember() {
@@ -138,9 +146,31 @@ private:
             top_.clk = 1;
             top_.eval();
             ++cycles_;
+            write_trace();
         }
         busy_ += Clock::now() - begin;
     }
+
+#if VM_TRACE
+    void write_trace() {
+        if (trace_ && top_.busy && cycles_ % kTracePeriod < kTraceWindow) trace_->dump(cycles_);
+    }
+
+    bool open_trace(const std::string& path) {
+        if (trace_) trace_->close();
+        trace_.reset();
+        if (path.empty()) return true;
+        trace_ = std::make_unique<VerilatedVcdC>();
+        top_.trace(trace_.get(), 99);
+        trace_->open(path.c_str());
+        const bool open = trace_->isOpen();
+        if (!open) trace_.reset();
+        return open;
+    }
+#else
+    void write_trace() {}
+    bool open_trace(const std::string&) { return false; }
+#endif
 
     // Bytes and commands from and to outside; waits for them at most ``wait`` milliseconds.
     void exchange(int wait) {
@@ -168,7 +198,7 @@ private:
     }
 
     void command() {
-        char bytes[256];
+        char bytes[4096];
         const ssize_t count = read(0, bytes, sizeof bytes);
         if (count <= 0) {
             running_ = false;
@@ -181,6 +211,11 @@ private:
             }
             if (line_ == "stats") print_statistics();
             else if (line_ == "reset") { reset(); print_statistics(); }
+            else if (line_ == "trace" || line_.rfind("trace ", 0) == 0) {
+                const bool done = open_trace(line_.size() > 6 ? line_.substr(6) : "");
+                std::printf("{\"trace\": %s}\n", done ? "true" : "false");
+                std::fflush(stdout);
+            }
             else if (line_ == "quit") running_ = false;
             else if (fault()) print_statistics();
             else std::fprintf(stderr, "simulated board: no command \"%s\"\n", line_.c_str());
@@ -218,6 +253,9 @@ private:
 #ifdef MEMORY_BYTES
     ExternalMemory<Vboard> memory_{WORD, MEMORY_BYTES, kLatency};
 #endif
+#if VM_TRACE
+    std::unique_ptr<VerilatedVcdC> trace_;  // goes before the model that it shows
+#endif
     const double limit_;
     std::string path_;
     const int pty_;
@@ -236,6 +274,9 @@ int main(int argc, char** argv) {
     signal(SIGPIPE, SIG_IGN);
     signal(SIGINT, SIG_IGN);  // the parent's to handle
     VerilatedContext context;
+#if VM_TRACE
+    context.traceEverOn(true);
+#endif
     Board board{context, argc > 1 ? std::atof(argv[1]) : 3600.0};
     return board.run();
 }

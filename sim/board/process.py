@@ -101,6 +101,20 @@ class BoardProcess:
         """External memory answers again, everywhere; what it was asked meanwhile it answers now."""
         self._tell("mend")
 
+    def trace(self, path: Path | None) -> None:
+        """Begins to write a VCD file; ``None`` ends it. Only of a board that was built ``traced``.
+
+        One time step is a clock cycle. Of a token 32 cycles in every 512 are written: enough to count toggles.
+
+        Raises
+        ------
+        NomulError
+            If the board cannot, or the file cannot be written.
+        """
+        self._ask("trace" if path is None else f"trace {path.resolve()}")
+        if not self._line(60.0).get("trace"):
+            raise NomulError(f"simulated board: no trace in {path}: built without, or not writable")
+
     def kill(self) -> None:
         """Ends the process without any grace, as a crash would."""
         self._process.send_signal(signal.SIGKILL)

@@ -40,6 +40,7 @@ from nomul.model.protocol import (
 )
 from nomul.sim.board import BoardProcess, build_board
 from nomul.sim.harness import seed
+from nomul.sim.toggles import count_toggles, kinds_of
 
 MAX_STEPS = max_steps(1)
 LIMIT_S = 120.0  # no board of these tests lives longer
@@ -488,3 +489,35 @@ def test_the_board_is_compiled_once(program: Path):
     assert lines == []
     other = replace(IDENTITY, design=b"OTHERONE")
     assert text != convert(Top(core=StandInCore(cycles=50), link=Link(identity=other)), "top")
+
+
+# A trace
+
+
+def test_a_trace_of_what_is_busy(tmp_path: Path):
+    chip = Top(core=StandInCore(cycles=50), link=Link(identity=IDENTITY))
+    text = convert(chip, "top")
+    program, path = build_board(text, traced=True), tmp_path / "trace.vcd"
+    with BoardProcess(program, limit_s=LIMIT_S) as process, Board.open(process.port) as board:
+        with pytest.raises(NomulError, match=r"no trace in .*nowhere"):
+            process.trace(tmp_path / "nowhere/trace.vcd")
+        process.trace(path)
+        assert list(board.generate([1], 200)) == standin_tokens([1], steps=200)
+        process.trace(None)
+        before = path.stat().st_size
+        board.step(1, reset=True)
+        assert path.stat().st_size == before
+    units = count_toggles(
+        path,
+        kinds_of(text),
+        module_of=lambda scope: ".".join(scope[scope.index("top") :]) if "top" in scope else "",
+        unit_of=lambda scope: "chip" if "top" in scope else None,
+    )
+    assert 100 < units["chip"].cycles < 200 * 60
+    assert 0 < units["chip"].rates()["ff"] < 0.5
+
+
+def test_no_trace_of_a_board_built_without(process: BoardProcess, tmp_path: Path):
+    with pytest.raises(NomulError, match=r"no trace in .*: built without"):
+        process.trace(tmp_path / "trace.vcd")
+    assert process.statistics()["cycles"] > 0
