@@ -13,11 +13,12 @@ from nomul.host.driver import Board
 from nomul.model.core_config import CoreConfig
 from nomul.model.counters import COUNTER_BYTES, Counter, counter_words
 from nomul.model.image import regions
+from nomul.model.memory_map import BLOCK
 from nomul.model.program import Image
-from nomul.model.protocol import Region
+from nomul.model.protocol import EXTERNAL, Region
 from nomul.sim.board import BoardProcess, build_board
 
-__all__ = ["SimulatedEngine", "counters", "logit_scale", "open_board", "simulated_board"]
+__all__ = ["SimulatedEngine", "counters", "lane_logits", "logit_scale", "open_board", "simulated_board"]
 
 Progress = Callable[[int, int], None]
 
@@ -78,12 +79,22 @@ def counters(board: Board) -> dict[str, int]:
     return {c.name.lower(): values[c] for c in Counter if c is not Counter.LOGIT_SCALE}
 
 
-def logit_scale(board: Board) -> float:
-    """What a unit of a logit's sum is worth, after the latest token, in its lane."""
-    word = Counter.LOGIT_SCALE + 2 * board.logits_lane
+def logit_scale(board: Board, lane: int | None = None) -> float:
+    """What a unit of a logit's sum is worth, after the latest token; by default in its lane."""
+    word = Counter.LOGIT_SCALE + 2 * (board.logits_lane if lane is None else lane)
     raw = board.read(Region.COUNTERS.base + word * COUNTER_BYTES, 2 * COUNTER_BYTES)
     mantissa, exponent = struct.unpack("<Ii", raw)
     return float(mantissa) * 2.0**exponent
+
+
+def lane_logits(board: Board, image: Image) -> Callable[[int], np.ndarray]:
+    """What reads the float logits ``[V]`` of a lane after a step in which they were wanted."""
+    vocab, base, stride = image.geometry.vocab, Region.LOGITS.base, None
+    if image.map is not None and not board.identity.region_bytes[Region.LOGITS]:
+        base, stride = EXTERNAL + image.map.logits * BLOCK, image.map.logits_stride * BLOCK
+    return lambda lane: board.logits(
+        vocab, lane=lane, base=base, stride=stride
+    ) * logit_scale(board, lane)
 
 
 class SimulatedEngine:
