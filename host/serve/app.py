@@ -11,6 +11,7 @@ import hmac
 import ipaddress
 import json
 import logging
+import os
 import re
 import secrets
 import signal
@@ -676,9 +677,9 @@ def listen(host: str, port: int, *, reader_s: float) -> socket.socket:
     try:
         found = socket.create_server((host, port), family=family, backlog=256)
     except OSError as error:
-        raise NomulError(
-            f"--host {host} --port {port}: {error.strerror or error}; choose another address or port"
-        ) from None
+        known = error.errno is not None and error.errno > 0  # names that are none have other numbers
+        why = os.strerror(error.errno) if known else error.strerror
+        raise NomulError(f"--host {host} --port {port}: {why}; choose another address or port") from None
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux: inherited by connections
         found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(reader_s * 1000))
     return found

@@ -25,10 +25,12 @@ from nomul.model.counters import COUNTER_BYTES, Counter, counter_words
 from nomul.model.errors import NomulError
 from nomul.model.fold import fold
 from nomul.model.geometry import Geometry
-from nomul.model.program import Image, compile_model
-from nomul.model.protocol import EXTERNAL, Command, LaneToken, Region, Status, unpack_rows
+from nomul.model.memory_map import BLOCK
+from nomul.model.program import Image, Streaming, compile_model
+from nomul.model.protocol import EXTERNAL, REGIONS, Command, LaneToken, Region, Status, unpack_rows
 from nomul.sim.golden import Golden
 from nomul.sim.golden_board import GoldenBoard
+from nomul.sim.harness import seed
 
 VOCAB = 256
 SMALL = Geometry(hidden=12, intermediate=15, layers=1, vocab=19)
@@ -155,6 +157,23 @@ def test_any_mix_through_the_link(shape: tuple[int, int], data: st.DataObject):
 def test_any_mix_on_the_golden_board(shape: tuple[int, int], data: st.DataObject):
     board = GoldenBoard(image(SMALL.vocab), lanes=shape[0], slots=shape[1])
     mix(Lanes(board, logits=board.logits), golden_alone, SMALL.vocab, data)
+
+
+def test_logits_in_external_memory():
+    streaming = Streaming(lanes=2, slots=2)
+    model = fold(random_checkpoint(SMALL, 3))
+    kept = compile_model(model, bytes_per_beat=8, tile_outputs=16, streaming=streaming)
+    assert kept.map is not None
+    stand_in = LogitsModel(lanes=2, slots=2)
+    stand_in.identity = replace(stand_in.identity, region_bytes=(0,) * REGIONS)
+    stand_in.memory = bytearray(kept.map.end * BLOCK)
+    logits = np.random.default_rng(seed()).integers(-1000, 1000, size=(2, SMALL.vocab), dtype="<i4")
+    for lane in range(2):
+        at = (kept.map.logits + lane * kept.map.logits_stride) * BLOCK
+        stand_in.memory[at : at + 4 * SMALL.vocab] = logits[lane].tobytes()
+    read = lane_logits(Board(stand_in, tries=1, wait_s=1.0), kept)
+    for lane in range(2):
+        np.testing.assert_array_equal(read(lane), logits[lane] / 32)
 
 
 def test_jobs_are_single_steps_only_while_someone_samples():
