@@ -27,7 +27,7 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -154,6 +154,8 @@ class Service:
                     raw += part
                     if len(raw) > most:
                         raise long
+        except ClientDisconnect:
+            raise ApiError(400, "the body ended early", code="invalid_json") from None
         except TimeoutError:
             raise ApiError(
                 408, f"the body did not arrive within {self.limits.body_s:g} s", code="timeout",
@@ -677,8 +679,8 @@ def listen(host: str, port: int, *, reader_s: float) -> socket.socket:
     try:
         found = socket.create_server((host, port), family=family, backlog=256)
     except OSError as error:
-        known = error.errno is not None and error.errno > 0  # names that are none have other numbers
-        why = os.strerror(error.errno) if known else error.strerror
+        number = error.errno or 0  # names that are none have negative ones
+        why = os.strerror(number) if number > 0 else error.strerror
         raise NomulError(f"--host {host} --port {port}: {why}; choose another address or port") from None
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux: inherited by connections
         found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(reader_s * 1000))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import random
 import socket
+import struct
 import time
 from typing import Any
 
@@ -196,6 +197,28 @@ def test_a_body_that_does_not_come():
         slow.close()
         assert found[0].startswith("HTTP/1.1 408")
         assert json.loads(found[-1])["error"]["code"] == "timeout"
+
+
+def test_a_body_that_is_broken_off(served: Served, caplog: pytest.LogCaptureFixture):
+    name = 'nomul_requests_total{endpoint="completions",outcome="refused"}'
+
+    def refused() -> float:
+        rows = [line.rsplit(" ", 1) for line in served.http.get("/metrics").text.splitlines()]
+        return sum(float(value) for key, value in rows if key == name)
+
+    before = refused()
+    for reset in (False, True):
+        connection = socket.create_connection(("127.0.0.1", served.port), timeout=20)
+        connection.sendall(
+            b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 50\r\n\r\n{"
+        )
+        time.sleep(0.1)
+        if reset:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+    served.wait(lambda: refused() == before + 2)
+    assert "Traceback" not in caplog.text
 
 
 def test_noise_instead_of_http(served: Served):
