@@ -31,7 +31,7 @@ def serving(log: Path, *arguments: object) -> Iterator[tuple[str, subprocess.Pop
             [sys.executable, "-c", COMMAND, "serve", "--port", "0", *map(str, arguments)], stderr=out
         )
         try:
-            end = time.monotonic() + 500  # a simulated board may have to be compiled
+            end = time.monotonic() + 800  # a simulated board may have to be compiled
             while not (found := re.search(r" at (http://\S+) ", log.read_text())):
                 assert process.poll() is None, log.read_text()
                 assert time.monotonic() < end
@@ -50,6 +50,7 @@ def ask(url: str, body: dict[str, Any], **headers: str) -> dict[str, Any]:
         return dict(json.load(response))
 
 
+@pytest.mark.timeout(1000)
 def test_the_shipped_model_on_the_simulated_board(tmp_path: Path):
     log = tmp_path / "log"
     with serving(log) as (url, process):
