@@ -19,7 +19,7 @@ from nomul.model.protocol import Region
 from nomul.model.streamed_config import StreamedConfig
 from nomul.sim.board import BoardProcess, build_board
 
-__all__ = ["SimulatedEngine", "counters", "logit_scale", "open_board", "simulated_board"]
+__all__ = ["SimulatedEngine", "counters", "lane_logits", "logit_scale", "open_board", "simulated_board"]
 
 Progress = Callable[[int, int], None]
 
@@ -93,12 +93,17 @@ def counters(board: Board) -> dict[str, int]:
     return {c.name.lower(): values[c] for c in Counter if c is not Counter.LOGIT_SCALE}
 
 
-def logit_scale(board: Board) -> float:
-    """What a unit of a logit's sum is worth, after the latest token, in its lane."""
-    word = Counter.LOGIT_SCALE + 2 * board.logits_lane
+def logit_scale(board: Board, lane: int | None = None) -> float:
+    """What a unit of a logit's sum is worth, after the latest token; by default in its lane."""
+    word = Counter.LOGIT_SCALE + 2 * (board.logits_lane if lane is None else lane)
     raw = board.read(Region.COUNTERS.base + word * COUNTER_BYTES, 2 * COUNTER_BYTES)
     mantissa, exponent = struct.unpack("<Ii", raw)
     return float(mantissa) * 2.0**exponent
+
+
+def lane_logits(board: Board) -> Callable[[int], np.ndarray]:
+    """What reads the float logits ``[V]`` of a lane after a step in which they were wanted."""
+    return lambda lane: board.logits(board.vocab, lane=lane) * logit_scale(board, lane)
 
 
 class SimulatedEngine:

@@ -22,11 +22,19 @@ from rich.progress import (
 
 from nomul.host.driver import Board
 from nomul.host.sampling import Sampler
-from nomul.hw.dram.boards import BOARDS
 from nomul.model.errors import NomulError
 
 from .board import counters, logit_scale, open_board
-from .common import compile_core, core_options, json_option, load_any, print_json, tokenizer_for
+from .common import (
+    compile_core,
+    core_options,
+    dram_option,
+    json_option,
+    load_any,
+    memory_of,
+    print_json,
+    tokenizer_for,
+)
 
 
 def _tokens(
@@ -88,8 +96,7 @@ def _ids(text: str, vocab: int) -> list[int]:
 @click.option("--top-p", type=float, default=1.0, help="Keep this much probability.")
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of sampling.")
 @core_options
-@click.option("--dram", type=click.Choice([*BOARDS]),
-              help="Memory and controller of the simulated board are this one's; with --port native.")  # fmt: skip
+@dram_option
 @json_option
 def run_command(
     prompt: str,
@@ -101,7 +108,7 @@ def run_command(
     top_k: int,
     top_p: float,
     seed: int,
-    port: str,
+    weights: str,
     lanes: int,
     engine: str | None,
     bytes_per_beat: int | None,
@@ -121,11 +128,9 @@ def run_command(
     vocab = loaded.model.geometry.vocab
     coder = None if as_ids else tokenizer_for(loaded)
     ids = _ids(prompt, vocab) if coder is None else [coder.begin, *map(int, coder.encode(prompt))]
-    if dram is not None and (port != "native" or board_name != "sim"):
-        raise click.UsageError(f"--dram {dram}: it is for --board sim and --port native")
-    memory = BOARDS[dram] if dram else None
+    memory = memory_of(dram, weights=weights, board=board_name)
     image, config = compile_core(
-        loaded.model, port=port, lanes=lanes, engine=engine, bytes_per_beat=bytes_per_beat, dram=memory
+        loaded.model, weights=weights, lanes=lanes, engine=engine, bytes_per_beat=bytes_per_beat, dram=memory
     )
     console = Console(stderr=True, highlight=False)
     quiet = as_json or not console.is_terminal
