@@ -261,11 +261,9 @@ class StreamedCore(wiring.Component):
             connect(m, mover.state, vector.state)
             connect(m, mover.read, arbiter.recall)
             connect(m, mover.write, arbiter.keep)
-            m.d.comb += [
-                mover.bases.eq(sequencer.bases),
-                mover.token.eq(sequencer.token),
-                sequencer.moving.eq(mover.busy),
-            ]
+            move = sequencer.move_o
+            m.d.comb += [mover.bases.eq(sequencer.bases), mover.token.eq(sequencer.token)]
+            m.d.sync += sequencer.moving.eq(mover.busy | move.valid & move.ready)  # high without a gap
             m.d.sync += [
                 vector.base[k].eq(mover.home[k] * config.hidden) for k in range(config.lanes)
             ]
