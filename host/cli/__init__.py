@@ -17,6 +17,7 @@ __all__ = ["main"]
 #: neither Amaranth nor torch.
 _COMMANDS = {
     "run": ("running", "Generate text, tokens as they come."),
+    "board": ("bridging", "Offer a board over TCP."),
     "import": ("models", "Published checkpoint to model file."),
     "info": ("models", "What is in a model file or checkpoint."),
     "eval": ("evaluating", "Bits per byte and next-token agreement."),

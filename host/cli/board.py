@@ -5,41 +5,70 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import numpy as np
 
+from nomul.host.connection import Connection
+from nomul.host.deployment import Deployment
 from nomul.host.driver import Board
 from nomul.model.core_config import CoreConfig
 from nomul.model.counters import COUNTER_BYTES, Counter, counter_words
-from nomul.model.image import regions
 from nomul.model.program import Image
 from nomul.model.protocol import Region
 from nomul.sim.board import BoardProcess, build_board
 
-__all__ = ["SimulatedEngine", "counters", "logit_scale", "open_board", "simulated_board"]
+__all__ = ["SimulatedEngine", "built_board", "connected", "counters", "open_board"]
 
 Progress = Callable[[int, int], None]
+
+_PATIENCE_S = 30.0  # of work that is begun anew when a board is lost: better to wait
 
 
 def _quiet(done: int, total: int) -> None:
     """No progress bar."""
 
 
-@contextmanager
-def simulated_board(
+def built_board(
     config: CoreConfig, *, say: Callable[[str], None] = lambda line: None
-) -> Iterator[tuple[Board, BoardProcess]]:
-    """The Verilated core behind its pseudo-terminal, built first if need be."""
+) -> tuple[bytes, Path]:
+    """Design and program of a simulated board."""
     from nomul.hw.build.design import design_hash, design_verilog
 
     design = design_hash(config)  # before the minutes of compiling, in which sources may change
-    program = build_board(design_verilog(config), progress=say)
-    with (
-        BoardProcess(program) as process,
-        Board.open(process.port, design=design) as board,
-    ):
-        yield board, process
+    return design, build_board(design_verilog(config), progress=say)
+
+
+@contextmanager
+def connected(
+    name: str,
+    image: Image,
+    config: CoreConfig,
+    *,
+    say: Callable[[str], None] = lambda line: None,
+    progress: Progress = _quiet,
+    patience_s: float = 5.0,
+) -> Iterator[tuple[Connection, BoardProcess | None]]:
+    """A board with an image loaded: ``"sim"``, or the name of one."""
+    with ExitStack() as stack:
+        process: BoardProcess | None = None
+        design: bytes | None = None
+        if name == "sim":
+            config.check(image)  # before the minutes of compiling
+            design, program = built_board(config, say=say)
+            process = stack.enter_context(BoardProcess(program))
+            name = process.port
+        else:
+            try:
+                from nomul.hw.build.design import design_hash
+            except ModuleNotFoundError:  # without Amaranth: the sizes are compared, the design is not
+                pass
+            else:
+                design = design_hash(config)
+        deployment = Deployment.of(image, config, design=design)
+        connection = Connection(name, deployment, patience_s=patience_s, progress=progress)
+        yield stack.enter_context(connection), process
 
 
 @contextmanager
@@ -51,23 +80,11 @@ def open_board(
     say: Callable[[str], None] = lambda line: None,
     progress: Progress = _quiet,
 ) -> Iterator[tuple[Board, BoardProcess | None]]:
-    """A board with an image loaded: ``"sim"``, or the name of a port."""
-    config.check(image)
-    parts = regions(image, config.weight_beats)
-    if name == "sim":
-        with simulated_board(config, say=say) as (board, process):
-            board.load(parts, progress=progress)
-            yield board, process
-    else:
-        try:
-            from nomul.hw.build.design import design_hash
-        except ModuleNotFoundError:  # without Amaranth: the sizes are compared, the design is not
-            design = None
-        else:
-            design = design_hash(config)
-        with Board.open(name, design=design) as board:
-            board.load(parts, progress=progress)
-            yield board, None
+    """The same for those who need only the board."""
+    with connected(
+        name, image, config, say=say, progress=progress, patience_s=_PATIENCE_S
+    ) as (connection, process):
+        yield connection.board, process
 
 
 def counters(board: Board) -> dict[str, int]:
@@ -76,14 +93,6 @@ def counters(board: Board) -> dict[str, int]:
     raw = board.read(Region.COUNTERS.base, words * COUNTER_BYTES)
     values = struct.unpack(f"<{words}I", raw)
     return {c.name.lower(): values[c] for c in Counter if c is not Counter.LOGIT_SCALE}
-
-
-def logit_scale(board: Board) -> float:
-    """What a unit of a logit's sum is worth, after the latest token, in its lane."""
-    word = Counter.LOGIT_SCALE + 2 * board.logits_lane
-    raw = board.read(Region.COUNTERS.base + word * COUNTER_BYTES, 2 * COUNTER_BYTES)
-    mantissa, exponent = struct.unpack("<Ii", raw)
-    return float(mantissa) * 2.0**exponent
 
 
 class SimulatedEngine:
@@ -101,5 +110,5 @@ class SimulatedEngine:
                 out = np.empty((len(segment), vocab), dtype=np.float32)
                 for t, token in enumerate(segment):
                     board.step(int(token), reset=t == 0)
-                    out[t] = board.logits(vocab) * logit_scale(board)
+                    out[t] = board.logits(vocab) * board.logit_scale()
                 yield out

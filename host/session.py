@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requests to a board, repeated until they are answered; and its memory. The protocol is docs/link.md."""
+
+from __future__ import annotations
+
+import random
+import struct
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from nomul.model.errors import NomulError
+from nomul.model.protocol import MAX_DATA, VERSION, Command, Identity, Statistics, Status
+
+from .protocol import FrameDecoder, Response, decode_response, encode_request
+from .transport import LostError, Transport
+
+__all__ = ["OTHER_VERSION", "BoardError", "Session"]
+
+_PACE_S = 0.02  # a request is not repeated sooner
+_RELINK_S = 0.05  # between attempts to open a stream again
+_LEAST_PIECE = 32  # bytes in a frame on a bad line
+
+#: What is wrong when a board answers what this host does not know.
+OTHER_VERSION = "its bitstream and this host are of different versions"
+_MEANINGS = {
+    Status.SESSION: "it was reset, or another host opened it, so its state is lost: begin again",
+    Status.COMMAND: f"it does not know this request: {OTHER_VERSION}",
+    Status.LENGTH: f"the request has the wrong length: {OTHER_VERSION}",
+    Status.ARGUMENT: "an argument is out of range",
+    Status.BUSY: "a job runs: wait for it or abort it",
+    Status.STATE: "its state is gone: begin with a reset",
+    Status.JOB: "another job was begun meanwhile",
+    Status.BUS: "it has no memory at this address",
+}
+
+
+class BoardError(NomulError):
+    """A board refused a request.
+
+    Attributes
+    ----------
+    status : Status
+        Why.
+    """
+
+    def __init__(self, message: str, status: Status):
+        super().__init__(message)
+        self.status = status
+
+
+class Session:
+    """What :class:`~nomul.host.driver.Board` is made of, without its tokens; see there.
+
+    Every request is repeated until it is answered, and repeating one is never harmful; a board that
+    was reset or opened by another host is noticed at the next request.
+
+    Attributes
+    ----------
+    relink : callable, optional
+        Opens another stream when the one there is has ended; the request that was under way is
+        repeated there, in the same session.
+    away_s : float
+        How long after a request began that is tried.
+    asked : float
+        When the last request began.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        design: bytes | None,
+        tries: int,
+        wait_s: float,
+        rng: random.Random | None,
+    ):
+        self._rng = rng or random.SystemRandom()
+        self._transport = transport
+        self._design = design
+        self._tries, self._wait_s = tries, wait_s
+        self._decoder = FrameDecoder()
+        self._sequence = self._rng.randrange(1 << 16)
+        self._round_s = wait_s / 4  # what an answer takes
+        self._piece = MAX_DATA  # bytes in a frame: long ones on a good line, short ones where many are damaged
+        self.retries = 0
+        self.relink: Callable[[], Transport] | None = None
+        self.away_s = self.asked = 0.0
+        try:
+            transport.flush()
+            self._open()
+        except BaseException:
+            transport.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the session."""
+        self._transport.close()
+
+    def _open(self) -> None:
+        """Begins a session."""
+        self._session = self._rng.randrange(1, 1 << 16)
+        self.identity = Identity.unpack(self._request(Command.OPEN))
+        if self._design is not None and self._design != self.identity.design:
+            raise NomulError(
+                f"board: its design is {self.identity.design.hex()}, expected "
+                f"{self._design.hex()}: load the bitstream that belongs to this model"
+            )
+
+    def reopen(self, transport: Transport) -> bool:
+        """Goes on over another stream: in the same session if the board still has it, else in a new one.
+
+        A job that ran is over, and states count as lost.
+
+        Parameters
+        ----------
+        transport : Transport
+            Closed with the board, or if this fails.
+
+        Returns
+        -------
+        bool
+            Whether the session is the same: then the board was not reset, and its memory is as it was.
+
+        Raises
+        ------
+        NomulError
+            As when a board is opened first.
+        """
+        self._transport.close()
+        self._transport = transport
+        self._decoder.clear()
+        try:
+            transport.flush()
+            try:
+                self.abort()
+            except BoardError as error:
+                if error.status is not Status.SESSION:
+                    raise
+                self._open()
+                return False
+            return True
+        except BaseException:
+            transport.close()
+            raise
+
+    def _request(self, command: Command, arguments: bytes = b"") -> bytes:
+        """The results of a request; asks again until there is an answer."""
+        self._sequence = self._sequence + 1 & 0xFFFF
+        frame = encode_request(command, self._sequence, self._session, arguments)
+        self.asked = time.monotonic()
+        end = self.asked + self._tries * self._wait_s
+        pace = max(_PACE_S, 4 * self._round_s)
+        sent, lost = 0, False
+        while (now := time.monotonic()) < end:
+            try:
+                if lost:
+                    self._link_again()
+                    lost = False
+                self.retries += sent > 0
+                sent += 1
+                self._transport.write(frame)
+                response = self._answer(command, min(now + min(pace, self._wait_s), end))
+            except LostError:
+                if self.relink is None or now > self.asked + self.away_s:
+                    raise
+                time.sleep(_RELINK_S)
+                end, lost = time.monotonic() + self._tries * self._wait_s, True
+                continue
+            if response is not None:
+                took = time.monotonic() - now
+                self._round_s = max(took, 0.75 * self._round_s + 0.25 * took)
+                if sent == 1 and max(len(frame), len(response.results)) >= self._piece:
+                    self._piece = min(MAX_DATA, self._piece + self._piece // 4)
+                return self._results(command, response)
+            pace *= 1.25
+            if sent > 1:
+                self._piece = max(_LEAST_PIECE, self._piece // 2)
+        raise LostError(
+            f"board: no answer to {command.name} within {self._tries * self._wait_s:g} s: "
+            f"check that it is powered, configured and attached"
+        )
+
+    def _link_again(self) -> None:
+        """Another stream to the same board; if that was reset, its answer will say so."""
+        assert self.relink is not None
+        self._transport.close()
+        self._transport = self.relink()
+        self._transport.flush()
+        self._decoder.clear()
+
+    def _answer(self, command: Command, end: float) -> Response | None:
+        """What answers this very request; the rest is late, or a repetition."""
+        while (left := end - time.monotonic()) > 0:
+            for raw in self._decoder.feed(self._transport.read(left)):
+                response = decode_response(raw)
+                if (
+                    response is not None
+                    and (response.command, response.sequence) == (command, self._sequence)
+                    and (command is not Command.OPEN or response.session == self._session
+                         or response.version != VERSION)
+                ):  # fmt: skip
+                    return response
+        return None
+
+    def _results(self, command: Command, response: Response) -> bytes:
+        if response.version != VERSION:
+            raise NomulError(
+                f"board: speaks protocol version {response.version}, this host "
+                f"{VERSION}: install the host that belongs to its bitstream"
+            )
+        if response.session != self._session:
+            raise BoardError(f"board: {_MEANINGS[Status.SESSION]}", Status.SESSION)
+        if response.status == Status.OK:
+            return response.results
+        if response.status not in [*Status]:
+            raise NomulError(f"board: refused {command.name}: status {response.status}: {OTHER_VERSION}")
+        status = Status(response.status)
+        raise BoardError(f"board: refused {command.name}: {_MEANINGS[status]}", status)
+
+    def statistics(self) -> Statistics:
+        """Frames that the board took and dropped since its reset."""
+        return Statistics.unpack(self._request(Command.STATUS))
+
+    def write(self, address: int, data: bytes) -> None:
+        """Writes memory."""
+        at = 0
+        while at < len(data):
+            part = bytes(data[at : at + self._piece])
+            self._request(Command.WRITE, struct.pack("<I", address + at) + part)
+            at += len(part)
+
+    def read(self, address: int, count: int) -> bytes:
+        """Reads memory."""
+        found = b""
+        while len(found) < count:
+            size = min(self._piece, count - len(found))
+            found += self._request(Command.READ, struct.pack("<IH", address + len(found), size))
+        return found
+
+    def checksum(self, address: int, count: int) -> int:
+        """``zlib.crc32`` of 1 to 65535 bytes of memory, as the board reads them."""
+        return int.from_bytes(
+            self._request(Command.CHECKSUM, struct.pack("<IH", address, count)), "little"
+        )
+
+    def abort(self) -> None:
+        """Stops the job that runs, if one does; recurrent state is lost."""
+        self._request(Command.ABORT, struct.pack("<H", 0))
