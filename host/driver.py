@@ -410,6 +410,10 @@ class Board(Session):
                     self._interrupt.clear()
                     self.abort()  # and the next answer says so
                 results = self._request(Command.POLL, struct.pack("<HH", job, done))
+                if len(results) < 4 or (len(results) - 4) % (2 * lanes):
+                    raise NomulError(
+                        f"board: answers POLL with {len(results)} bytes: {OTHER_VERSION}"
+                    )
                 state, fault, _, *fresh = struct.unpack(f"<BBH{(len(results) - 4) // 2}H", results)
                 if fresh:
                     moved, pause = time.monotonic(), 0.0

@@ -25,6 +25,7 @@ _LEAST_PIECE = 32  # bytes in a frame on a bad line
 #: What is wrong when a board answers what this host does not know.
 OTHER_VERSION = "its bitstream and this host are of different versions"
 _MEANINGS = {
+    Status.VERSION: f"it speaks another version of the protocol: {OTHER_VERSION}",
     Status.SESSION: "it was reset, or another host opened it, so its state is lost: begin again",
     Status.COMMAND: f"it does not know this request: {OTHER_VERSION}",
     Status.LENGTH: f"the request has the wrong length: {OTHER_VERSION}",
@@ -156,8 +157,10 @@ class Session:
             transport.close()
             raise
 
-    def _request(self, command: Command, arguments: bytes = b"") -> bytes:
-        """The results of a request; asks again until there is an answer."""
+    def _request(
+        self, command: Command, arguments: bytes = b"", *, size: int | None = None
+    ) -> bytes:
+        """The results of a request, ``size`` bytes; asks again until there is an answer."""
         self._sequence = self._sequence + 1 & 0xFFFF
         frame = encode_request(command, self._sequence, self._session, arguments)
         self.asked = time.monotonic()
@@ -181,10 +184,10 @@ class Session:
                 continue
             if response is not None:
                 took = time.monotonic() - now
-                self._round_s = max(took, 0.75 * self._round_s + 0.25 * took)
+                self._round_s = max(took, (self._round_s + took) / 2)
                 if sent == 1 and max(len(frame), len(response.results)) >= self._piece:
                     self._piece = min(MAX_DATA, self._piece + self._piece // 4)
-                return self._results(command, response)
+                return self._results(command, response, size)
             pace *= 1.25
             if sent > 1:
                 self._piece = max(_LEAST_PIECE, self._piece // 2)
@@ -215,7 +218,7 @@ class Session:
                     return response
         return None
 
-    def _results(self, command: Command, response: Response) -> bytes:
+    def _results(self, command: Command, response: Response, size: int | None) -> bytes:
         if response.version != VERSION:
             raise NomulError(
                 f"board: speaks protocol version {response.version}, this host "
@@ -224,6 +227,11 @@ class Session:
         if response.session != self._session:
             raise BoardError(f"board: {_MEANINGS[Status.SESSION]}", Status.SESSION)
         if response.status == Status.OK:
+            if size is not None and len(response.results) != size:
+                raise NomulError(
+                    f"board: answers {command.name} with {len(response.results)} bytes, "
+                    f"expected {size}: {OTHER_VERSION}"
+                )
             return response.results
         if response.status not in [*Status]:
             raise NomulError(f"board: refused {command.name}: status {response.status}: {OTHER_VERSION}")
@@ -232,7 +240,7 @@ class Session:
 
     def statistics(self) -> Statistics:
         """Frames that the board took and dropped since its reset."""
-        return Statistics.unpack(self._request(Command.STATUS))
+        return Statistics.unpack(self._request(Command.STATUS, size=Statistics.SIZE))
 
     def write(self, address: int, data: bytes) -> None:
         """Writes memory."""
@@ -247,13 +255,14 @@ class Session:
         found = b""
         while len(found) < count:
             size = min(self._piece, count - len(found))
-            found += self._request(Command.READ, struct.pack("<IH", address + len(found), size))
+            place = struct.pack("<IH", address + len(found), size)
+            found += self._request(Command.READ, place, size=size)
         return found
 
     def checksum(self, address: int, count: int) -> int:
         """``zlib.crc32`` of 1 to 65535 bytes of memory, as the board reads them."""
         return int.from_bytes(
-            self._request(Command.CHECKSUM, struct.pack("<IH", address, count)), "little"
+            self._request(Command.CHECKSUM, struct.pack("<IH", address, count), size=4), "little"
         )
 
     def abort(self) -> None:

@@ -25,7 +25,7 @@ from nomul.host.conversation import Conversation
 from nomul.host.deployment import Deployment
 from nomul.host.lanes import Lanes
 from nomul.host.sampling import Sampler
-from nomul.host.transport import SerialTransport, Transport, open_transport
+from nomul.host.transport import SerialTransport, Transport
 from nomul.hw.build.design import design_hash, design_verilog
 from nomul.model.core_config import CoreConfig
 from nomul.model.errors import NomulError
@@ -35,6 +35,7 @@ from nomul.sim.golden import Golden
 from nomul.sim.harness import seed
 
 RECOVERY_S = 5.0
+PATIENCE_S = 20.0  # where it is not the time that is tested, and the machine may be slow
 LIMIT_S = 300.0  # no board of these tests lives longer
 LANES = 16
 SAMPLER = Sampler(temperature=1.2, top_k=30, top_p=0.95)
@@ -92,7 +93,7 @@ def test_10_000_tokens_with_faults_equal_golden():
     expected = continued(Golden(image, lanes=LANES, slots=LANES), prompts, 550)
     happens = {600: board.reset, 2000: board.power_cycle}
     total = 0
-    with Connection(line, deployment, rng=rng) as connection:
+    with Connection(line, deployment, rng=rng, patience_s=PATIENCE_S) as connection:
         lanes = Lanes(connection.board)
         users = [lanes.add(prompt, 550) for prompt in prompts]
         found: dict[int, list[int]] = {user: [] for user in users}
@@ -110,7 +111,7 @@ def test_10_000_tokens_with_faults_equal_golden():
     line = FaultyLine(connect=lambda: Wire(single), rng=rng, stalls=0.004, vanishes=0.01)
     golden = Golden(image)
     happens = {total + 150: single.reset, total + 1010: single.power_cycle, total + 1050: single.reset}
-    with Connection(line, deployment, rng=rng) as connection:
+    with Connection(line, deployment, rng=rng, patience_s=PATIENCE_S) as connection:
         prompt = [rng.randrange(GEOMETRY.vocab) for _ in range(20)]
         greedy = Conversation(connection, prompt)
         for _ in greedy.generate(1000):
@@ -175,7 +176,7 @@ def test_the_simulated_board_on_a_faulty_line(boards: Boards, built: tuple[Image
     rng = random.Random(seed())
     image, deployment = built
     line = FaultyLine(connect=boards.connect, rng=rng, stalls=0.005, vanishes=0.005)
-    with Connection(line, deployment, rng=rng) as connection:
+    with Connection(line, deployment, rng=rng, patience_s=PATIENCE_S) as connection:
         for count in (200, 100):
             prompt = [rng.randrange(GEOMETRY.vocab) for _ in range(20)]
             talk = Conversation(connection, prompt)
@@ -363,7 +364,7 @@ from nomul.host.connection import Connection
 from nomul.host.conversation import Conversation
 _, deployment = on_chip()
 file = Path(sys.argv[2])
-with Connection(sys.argv[1], deployment) as connection:
+with Connection(sys.argv[1], deployment, patience_s=20.0) as connection:
     talk = Conversation(connection, [4, 8]) if not file.exists() else Conversation.restore(file, connection)
     for token in talk.generate(10_000):
         talk.save(file)
@@ -388,7 +389,7 @@ def test_the_host_dies(tmp_path: Path):
             finally:
                 host.kill()
                 host.communicate()
-        with Connection(lambda: open_transport(bridge.name), deployment) as connection:
+        with Connection(bridge.name, deployment, patience_s=PATIENCE_S) as connection:
             talk = Conversation.restore(file, connection)
             assert len(talk.tokens) >= 2 + 30 + 30
             list(talk.generate(20))
