@@ -18,6 +18,7 @@ from .transport import LostError, Transport, open_transport
 __all__ = ["Connection", "recoverable"]
 
 _TRIES = 4
+_SILENT, _AWAY, _ALL = 0.4, 0.5, 0.9  # of the patience
 _STATUSES = (Status.SESSION, Status.STATE, Status.JOB, Status.BUSY)
 _PAUSE_S = 0.05  # between attempts
 
@@ -84,16 +85,15 @@ class Connection:
         self.recoveries = 0
         self._patience_s = patience_s
         self._progress = progress
-        self._moved = 0.0
         self._most = 0  # bytes of the image found right or sent so far
         self._whole = False  # the image is in memory
-        # Found out in a sixth of the time, and tried for half of it: an attempt that begins at the very
-        # end is over in time.
+        # All of it together is less than the patience: silence is noticed, or a link that is away is
+        # opened again and silent then; after that :meth:`recover` has what is left.
         self.board = Board(
             self._connect(), design=deployment.design, tries=_TRIES,
-            wait_s=patience_s / (6 * _TRIES), stall_s=patience_s, rng=rng,
+            wait_s=_SILENT * patience_s / _TRIES, stall_s=patience_s, rng=rng,
         )  # fmt: skip
-        self.board.relink, self.board.away_s = self._connect, patience_s / 2
+        self.board.relink, self.board.away_s = self._connect, _AWAY * patience_s
         try:
             try:
                 self._load()
@@ -130,15 +130,15 @@ class Connection:
             raise error
         if isinstance(error, FaultError):
             self._whole = False
-        self._moved, self._most = self.board.asked, 0
+        self.board.until, self._most = self.board.asked + _ALL * self._patience_s, 0
         self.board.relink = None  # for it is done here
         try:
             while not self._back():
-                if time.monotonic() > self._moved + self._patience_s / 2:
+                if time.monotonic() > self.board.until:
                     raise error
                 time.sleep(_PAUSE_S)
         finally:
-            self.board.relink = self._connect
+            self.board.relink, self.board.until = self._connect, float("inf")
         self.recoveries += 1
 
     def _back(self) -> bool:
@@ -158,7 +158,9 @@ class Connection:
     def _load(self) -> None:
         def progress(done: int, total: int) -> None:
             if done > self._most:  # farther than ever: it will come to an end
-                self._moved, self._most = time.monotonic(), done
+                self._most = done
+                if self.board.until < float("inf"):
+                    self.board.until = time.monotonic() + _ALL * self._patience_s
             self._progress(done, total)
 
         self.deployment.load(self.board, progress=progress)

@@ -135,7 +135,7 @@ class Board(Session):
         """Brings memory to the wanted contents, and makes sure of it before it returns.
 
         What is there already is not sent again, as after a load that was cut off: in external memory,
-        in pieces of 4 KB; on chip, up to the first difference in each region. If anything was sent,
+        in pieces of 4 KB; on chip, in pieces of 1 KB from the first difference in each region on. If anything was sent,
         all is compared once more at the end.
 
         Parameters
@@ -169,7 +169,7 @@ class Board(Session):
         Raises
         ------
         NomulError
-            Naming the region and the place of the first 4 KB that differ.
+            Naming the region and the place of the first piece that differs.
         """
         loading.verify(self, image)
 

@@ -15,7 +15,8 @@ __all__ = ["Image", "Memory", "load", "verify"]
 #: Bytes by address.
 Image = Mapping[int, bytes | memoryview]
 
-_CHUNK = 1 << 12  # bytes under one checksum: a slow simulation still answers in good time
+# Bytes under one checksum. On chip few: a slow simulation still answers in good time.
+_CHUNK, _FAR_CHUNK = 1 << 10, 1 << 12
 
 
 class Memory(Protocol):
@@ -89,5 +90,6 @@ def _region(address: int) -> str:
 def _pieces(image: Image) -> Iterator[tuple[int, bytes]]:
     """What is under one checksum each, with its address."""
     for address, data in image.items():
-        for k in range(0, len(data), _CHUNK):
-            yield address + k, bytes(data[k : k + _CHUNK])
+        chunk = _FAR_CHUNK if address & EXTERNAL else _CHUNK
+        for k in range(0, len(data), chunk):
+            yield address + k, bytes(data[k : k + chunk])

@@ -64,6 +64,8 @@ class Session:
         repeated there, in the same session.
     away_s : float
         How long after a request began that is tried.
+    until : float
+        No request goes on after this time.
     asked : float
         When the last request began.
     """
@@ -83,11 +85,12 @@ class Session:
         self._tries, self._wait_s = tries, wait_s
         self._decoder = FrameDecoder()
         self._sequence = self._rng.randrange(1 << 16)
-        self._round_s = wait_s / 4  # what an answer takes
+        self._round_s = dict.fromkeys(Command, wait_s / 4)  # what an answer takes
         self._piece = MAX_DATA  # bytes in a frame: long ones on a good line, short ones where many are damaged
         self.retries = 0
         self.relink: Callable[[], Transport] | None = None
-        self.away_s = self.asked = 0.0
+        self.away_s = self.asked = self._heard = 0.0
+        self.until = float("inf")
         try:
             transport.flush()
             self._open()
@@ -163,11 +166,14 @@ class Session:
         """The results of a request, ``size`` bytes; asks again until there is an answer."""
         self._sequence = self._sequence + 1 & 0xFFFF
         frame = encode_request(command, self._sequence, self._session, arguments)
-        self.asked = time.monotonic()
-        end = self.asked + self._tries * self._wait_s
-        pace = max(_PACE_S, 4 * self._round_s)
+        self.asked = self._heard = time.monotonic()
+        limit = self._tries * self._wait_s
+        pace = max(_PACE_S, 4 * self._round_s[command])
+        if command is Command.CHECKSUM:
+            pace = self._wait_s  # it is long work: a slow board must not get it twice
         sent, lost = 0, False
-        while (now := time.monotonic()) < end:
+        latest = self.asked + 2 * limit  # however much comes that is late
+        while (now := time.monotonic()) < min(self._heard + limit, latest, self.until):
             try:
                 if lost:
                     self._link_again()
@@ -175,16 +181,17 @@ class Session:
                 self.retries += sent > 0
                 sent += 1
                 self._transport.write(frame)
-                response = self._answer(command, min(now + min(pace, self._wait_s), end))
+                response = self._answer(command, min(pace, self._wait_s))
             except LostError:
                 if self.relink is None or now > self.asked + self.away_s:
                     raise
                 time.sleep(_RELINK_S)
-                end, lost = time.monotonic() + self._tries * self._wait_s, True
+                self._heard = time.monotonic()
+                lost, latest = True, self.asked + self.away_s + limit
                 continue
             if response is not None:
                 took = time.monotonic() - now
-                self._round_s = max(took, (self._round_s + took) / 2)
+                self._round_s[command] = max(took, (self._round_s[command] + took) / 2)
                 if sent == 1 and max(len(frame), len(response.results)) >= self._piece:
                     self._piece = min(MAX_DATA, self._piece + self._piece // 4)
                 return self._results(command, response, size)
@@ -192,7 +199,7 @@ class Session:
             if sent > 1:
                 self._piece = max(_LEAST_PIECE, self._piece // 2)
         raise LostError(
-            f"board: no answer to {command.name} within {self._tries * self._wait_s:g} s: "
+            f"board: no answer to {command.name} within {limit:.2g} s: "
             f"check that it is powered, configured and attached"
         )
 
@@ -204,18 +211,30 @@ class Session:
         self._transport.flush()
         self._decoder.clear()
 
-    def _answer(self, command: Command, end: float) -> Response | None:
-        """What answers this very request; the rest is late, or a repetition."""
+    def _answer(self, command: Command, pace: float) -> Response | None:
+        """What answers this very request; the rest is late, or a repetition.
+
+        As long as such comes, the board is still at work on what was sent too often: that is waited
+        for, and from now on repeated less soon.
+        """
+        end = time.monotonic() + pace
         while (left := end - time.monotonic()) > 0:
             for raw in self._decoder.feed(self._transport.read(left)):
                 response = decode_response(raw)
-                if (
-                    response is not None
-                    and (response.command, response.sequence) == (command, self._sequence)
-                    and (command is not Command.OPEN or response.session == self._session
-                         or response.version != VERSION)
-                ):  # fmt: skip
+                if response is None:
+                    continue
+                if (response.command, response.sequence) == (command, self._sequence) and (
+                    command is not Command.OPEN
+                    or response.session == self._session
+                    or response.version != VERSION
+                ):
                     return response
+                self._heard = time.monotonic()
+                if self._heard < self.asked + self._tries * self._wait_s:
+                    end = self._heard + pace
+                if response.command in self._round_s:
+                    before = max(self._round_s[Command(response.command)], _PACE_S / 4)
+                    self._round_s[Command(response.command)] = min(self._wait_s, 2 * before)
         return None
 
     def _results(self, command: Command, response: Response, size: int | None) -> bytes:

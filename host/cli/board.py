@@ -13,8 +13,10 @@ import numpy as np
 from nomul.host.connection import Connection
 from nomul.host.deployment import Deployment
 from nomul.host.driver import Board
+from nomul.host.transport import Transport, open_transport
 from nomul.model.core_config import CoreConfig
 from nomul.model.counters import COUNTER_BYTES, Counter, counter_words
+from nomul.model.errors import NomulError
 from nomul.model.program import Image
 from nomul.model.protocol import Region
 from nomul.sim.board import BoardProcess, build_board
@@ -23,7 +25,8 @@ __all__ = ["SimulatedEngine", "built_board", "connected", "counters", "open_boar
 
 Progress = Callable[[int, int], None]
 
-_PATIENCE_S = 30.0  # of work that is begun anew when a board is lost: better to wait
+_PORT_PATIENCE_S = 5.0
+_PATIENCE_S = 30.0  # for a slow simulation; and for work that is begun anew when a board is lost
 
 
 def _quiet(done: int, total: int) -> None:
@@ -48,7 +51,7 @@ def connected(
     *,
     say: Callable[[str], None] = lambda line: None,
     progress: Progress = _quiet,
-    patience_s: float = 5.0,
+    patience_s: float | None = None,
 ) -> Iterator[tuple[Connection, BoardProcess | None]]:
     """A board with an image loaded: ``"sim"``, or the name of one."""
     with ExitStack() as stack:
@@ -58,7 +61,7 @@ def connected(
             config.check(image)  # before the minutes of compiling
             design, program = built_board(config, say=say)
             process = stack.enter_context(BoardProcess(program))
-            name = process.port
+            patience_s = patience_s or _PATIENCE_S
         else:
             try:
                 from nomul.hw.build.design import design_hash
@@ -67,7 +70,17 @@ def connected(
             else:
                 design = design_hash(config)
         deployment = Deployment.of(image, config, design=design)
-        connection = Connection(name, deployment, patience_s=patience_s, progress=progress)
+
+        def connect() -> Transport:
+            if process is None:
+                return open_transport(name)
+            if not process.alive:
+                raise NomulError("simulated board: it has ended; begin again")
+            return open_transport(process.port)
+
+        connection = Connection(
+            connect, deployment, patience_s=patience_s or _PORT_PATIENCE_S, progress=progress
+        )
         yield stack.enter_context(connection), process
 
 
