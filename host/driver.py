@@ -6,6 +6,7 @@ How to use it is docs/driver.md.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import struct
 import threading
@@ -135,8 +136,8 @@ class Board(Session):
         """Brings memory to the wanted contents, and makes sure of it before it returns.
 
         What is there already is not sent again, as after a load that was cut off: in external memory,
-        in pieces of 4 KB; on chip, in pieces of 1 KB from the first difference in each region on. If anything was sent,
-        all is compared once more at the end.
+        in pieces of 4 KB; on chip, in pieces of 1 KB up to the first difference in each region. If
+        anything was sent, all is compared once more at the end.
 
         Parameters
         ----------
@@ -435,7 +436,8 @@ class Board(Session):
                     yield fresh[k : k + lanes]
         except GeneratorExit:
             if state == JobState.RUNNING:
-                self.abort()
+                with contextlib.suppress(LostError):  # then there is nothing to stop
+                    self.abort()
             raise
 
     def _begin(self, arguments: bytes) -> None:

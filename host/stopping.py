@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from nomul.model.errors import NomulError
@@ -73,7 +73,8 @@ def pieces(
 ) -> Iterator[str]:
     """Text of tokens, piece by piece; one piece a token, some empty, and the last for what is left.
 
-    No token is taken after the one that completes a stop string, or that is ``end``.
+    No token is taken after the one that completes a stop string, or that is ``end``; an iterator that
+    is left there is closed.
 
     Parameters
     ----------
@@ -85,11 +86,15 @@ def pieces(
         A token that ends the text and is not of it.
     """
     strings = StopStrings(stop)
-    for token in tokens:
-        if token == end:
-            break
-        yield strings.feed(decoder.feed(token))
-        if strings.stopped:
-            return
-    rest = strings.feed(decoder.finish())
-    yield rest + strings.finish()
+    try:
+        for token in tokens:
+            if token == end:
+                break
+            yield strings.feed(decoder.feed(token))
+            if strings.stopped:
+                return
+        rest = strings.feed(decoder.finish())
+        yield rest + strings.finish()
+    finally:
+        if isinstance(tokens, Generator):
+            tokens.close()
