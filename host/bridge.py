@@ -7,6 +7,7 @@ import contextlib
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 
@@ -17,6 +18,7 @@ from .transport import Transport, tcp_address
 __all__ = ["Bridge"]
 
 _TICK_S = 0.05  # how long a closed bridge, or one whose client has left, may take to notice
+_WAIT_S = 0.5  # that another client waits for the one that is there to leave
 _DEAD_S = 4  # a client that is silent at TCP's own questions for so long has gone
 
 
@@ -24,8 +26,8 @@ class Bridge:
     """Joins a board's byte stream to one TCP client at a time. Use it as a context manager.
 
     The board is opened when a client comes and closed when it leaves, so a board may be unplugged
-    meanwhile. While one client is there, others are turned away. There is no password, and nothing is
-    encrypted: listen where only those who may use the board can connect.
+    meanwhile. While one client is there, others are turned away after half a second. There is no
+    password, and nothing is encrypted: listen where only those who may use the board can connect.
 
     Parameters
     ----------
@@ -88,11 +90,14 @@ class Bridge:
         self._listener.close()
 
     def _run(self) -> None:
+        client: socket.socket | None = None
         while not self._ending.is_set():
-            client = self._next()
+            client = client or self._next()
             if client is not None:
                 with client:
-                    self._serve(client)
+                    client = self._serve(client)
+        if client is not None:
+            client.close()
 
     def _next(self, timeout_s: float = _TICK_S) -> socket.socket | None:
         """A client, if one comes."""
@@ -110,25 +115,28 @@ class Bridge:
             return None  # it has left already
         return client
 
-    def _serve(self, client: socket.socket) -> None:
-        """Moves bytes until the client or the board is gone."""
+    def _serve(self, client: socket.socket) -> socket.socket | None:
+        """Moves bytes until the client or the board is gone; a client that waits by then."""
         try:
             board = self._connect()
         except NomulError as error:
             self._say(str(error))
-            return
+            return None
         self._say("a host has come")
         over = threading.Event()
         writer = threading.Thread(target=self._write, args=(client, board, over), daemon=True)
         writer.start()
+        other, came = None, 0.0
         try:
             while not (over.is_set() or self._ending.is_set()):
                 data = board.read(_TICK_S)
                 if data:
                     client.sendall(data)
-                other = self._next(0.0)
-                if other is not None:
+                if other is None:
+                    other, came = self._next(0.0), time.monotonic()
+                elif time.monotonic() > came + _WAIT_S:
                     other.close()
+                    other = None
         except NomulError as error:
             self._say(str(error))
         except OSError:
@@ -140,6 +148,7 @@ class Bridge:
             writer.join()
             board.close()
             self._say("the host has left")
+        return other
 
     def _write(self, client: socket.socket, board: Transport, over: threading.Event) -> None:
         try:

@@ -17,7 +17,7 @@ from .transport import LostError, Transport, open_transport
 
 __all__ = ["Connection", "recoverable"]
 
-_TRIES = 4
+_WAIT_S = 0.4
 _SILENT, _AWAY, _ALL = 0.4, 0.5, 0.9  # of the patience
 _STATUSES = (Status.SESSION, Status.STATE, Status.JOB, Status.BUSY)
 _PAUSE_S = 0.05  # between attempts
@@ -90,8 +90,8 @@ class Connection:
         # All of it together is less than the patience: silence is noticed, or a link that is away is
         # opened again and silent then; after that :meth:`recover` has what is left.
         self.board = Board(
-            self._connect(), design=deployment.design, tries=_TRIES,
-            wait_s=_SILENT * patience_s / _TRIES, stall_s=patience_s, rng=rng,
+            self._connect(), design=deployment.design, wait_s=_WAIT_S, stall_s=patience_s, rng=rng,
+            tries=max(1, round(_SILENT * patience_s / _WAIT_S)),
         )  # fmt: skip
         self.board.relink, self.board.away_s = self._connect, _AWAY * patience_s
         try:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import struct
 import time
@@ -19,6 +20,7 @@ from .transport import LostError, Transport
 __all__ = ["OTHER_VERSION", "BoardError", "Session"]
 
 _PACE_S = 0.02  # a request is not repeated sooner
+_ROUND_S = 0.1  # what an answer takes as long as nothing is known
 _RELINK_S = 0.05  # between attempts to open a stream again
 _LEAST_PIECE = 32  # bytes in a frame on a bad line
 
@@ -49,6 +51,10 @@ class BoardError(NomulError):
     def __init__(self, message: str, status: Status):
         super().__init__(message)
         self.status = status
+
+
+class _TooLong(Exception):
+    """The line damages frames of this length."""
 
 
 class Session:
@@ -85,7 +91,7 @@ class Session:
         self._tries, self._wait_s = tries, wait_s
         self._decoder = FrameDecoder()
         self._sequence = self._rng.randrange(1 << 16)
-        self._round_s = dict.fromkeys(Command, wait_s / 4)  # what an answer takes
+        self._round_s = dict.fromkeys(Command, min(_ROUND_S, wait_s / 4))  # what an answer takes
         self._piece = MAX_DATA  # bytes in a frame: long ones on a good line, short ones where many are damaged
         self.retries = 0
         self.relink: Callable[[], Transport] | None = None
@@ -161,12 +167,22 @@ class Session:
             raise
 
     def _request(
-        self, command: Command, arguments: bytes = b"", *, size: int | None = None
+        self,
+        command: Command,
+        arguments: bytes = b"",
+        *,
+        size: int | None = None,
+        piece: int = 0,
+        since: float | None = None,
     ) -> bytes:
-        """The results of a request, ``size`` bytes; asks again until there is an answer."""
+        """The results of a request, ``size`` bytes; asks again until there is an answer.
+
+        A request that can be made of smaller pieces tells the bytes in this one, and since when it is
+        tried; if the line is too bad for it, that is :class:`_TooLong`.
+        """
         self._sequence = self._sequence + 1 & 0xFFFF
         frame = encode_request(command, self._sequence, self._session, arguments)
-        self.asked = self._heard = time.monotonic()
+        self.asked = self._heard = since or time.monotonic()
         limit = self._tries * self._wait_s
         pace = max(_PACE_S, 4 * self._round_s[command])
         if command is Command.CHECKSUM:
@@ -198,6 +214,8 @@ class Session:
             pace *= 1.25
             if sent > 1:
                 self._piece = max(_LEAST_PIECE, self._piece // 2)
+                if piece > self._piece:
+                    raise _TooLong
         raise LostError(
             f"board: no answer to {command.name} within {limit:.2g} s: "
             f"check that it is powered, configured and attached"
@@ -263,19 +281,23 @@ class Session:
 
     def write(self, address: int, data: bytes) -> None:
         """Writes memory."""
-        at = 0
+        at, since = 0, time.monotonic()
         while at < len(data):
             part = bytes(data[at : at + self._piece])
-            self._request(Command.WRITE, struct.pack("<I", address + at) + part)
-            at += len(part)
+            place = struct.pack("<I", address + at)
+            with contextlib.suppress(_TooLong):
+                self._request(Command.WRITE, place + part, piece=len(part), since=since)
+                at, since = at + len(part), time.monotonic()
 
     def read(self, address: int, count: int) -> bytes:
         """Reads memory."""
-        found = b""
+        found, since = b"", time.monotonic()
         while len(found) < count:
             size = min(self._piece, count - len(found))
             place = struct.pack("<IH", address + len(found), size)
-            found += self._request(Command.READ, place, size=size)
+            with contextlib.suppress(_TooLong):
+                found += self._request(Command.READ, place, size=size, piece=size, since=since)
+                since = time.monotonic()
         return found
 
     def checksum(self, address: int, count: int) -> int:
