@@ -18,6 +18,7 @@ __all__ = ["main"]
 _COMMANDS = {
     "run": ("running", "Generate text, tokens as they come."),
     "serve": ("serving", "An HTTP server with the OpenAI API, and a page to chat and watch."),
+    "board": ("bridging", "Offer a board over TCP."),
     "import": ("models", "Published checkpoint to model file."),
     "info": ("models", "What is in a model file or checkpoint."),
     "eval": ("evaluating", "Bits per byte and next-token agreement."),

@@ -174,7 +174,8 @@ def test_logits_in_external_memory():
         stand_in.memory[at : at + 4 * SMALL.vocab] = logits[lane].tobytes()
     board = Board(stand_in, tries=1, wait_s=1.0)
     board.vocab = SMALL.vocab
-    board.logits_place = EXTERNAL | kept.map.logits * BLOCK, kept.map.logits_stride * BLOCK
+    board.logits_base = EXTERNAL | kept.map.logits * BLOCK
+    board.logits_stride = kept.map.logits_stride * BLOCK
     read = lane_logits(board)
     for lane in range(2):
         np.testing.assert_array_equal(read(lane), logits[lane] / 32)
