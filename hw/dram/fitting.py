@@ -132,7 +132,7 @@ def with_controller(config: StreamedConfig, *, seeds: tuple[int, ...], limit_s: 
     """
     controller = generate(ECPIX5, model=False)
     target = Target(
-        part="LFE5UM5G-85F", speed=_SPEED, arguments=("--um5g-85k", "--package", "CABGA554", "--router", "router2"),
+        part="LFE5UM5G-85F", speed=_SPEED, arguments=("--um5g-85k", "--package", "CABGA554"),
         constraints=_constraints(),
     )  # fmt: skip
     return synthesise(
