@@ -17,7 +17,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from nomul.host.lanes import LanesBoard
 from nomul.model.errors import NomulError
 
-from .board import lane_logits, open_board
+from .board import connected, lane_logits
 from .common import (
     Loaded,
     compile_core,
@@ -32,6 +32,7 @@ _TOKEN = "NOMUL_TOKEN"
 _GOLDEN_LANES = 8
 
 Logits = Callable[[int], np.ndarray]
+Recover = Callable[[NomulError], None]
 
 
 def _token(file: Path | None) -> str | None:
@@ -68,8 +69,8 @@ def _board(
     engine: str | None,
     bytes_per_beat: int | None,
     dram: str | None,
-) -> Iterator[tuple[LanesBoard, Logits, str]]:
-    """A board with the model in it, what reads its logits, and what to call it."""
+) -> Iterator[tuple[LanesBoard, Logits, Recover | None, str]]:
+    """A board with the model in it, what reads its logits, what brings it back, and what to call it."""
     memory = memory_of(dram, weights=weights, board=name)
     image, config = compile_core(
         loaded.model, weights=weights, lanes=lanes, engine=engine, bytes_per_beat=bytes_per_beat,
@@ -79,7 +80,7 @@ def _board(
         from nomul.sim.golden_board import GoldenBoard
 
         golden = GoldenBoard(image, lanes=_GOLDEN_LANES)
-        yield golden, golden.logits, "golden model on this CPU, no board"
+        yield golden, golden.logits, None, "golden model on this CPU, no board"
         return
     with ExitStack() as stack:
         with Progress(
@@ -87,12 +88,12 @@ def _board(
             console=console, transient=True, disable=not console.is_terminal,
         ) as shown:  # fmt: skip
             number = shown.add_task("loading the model", total=None)
-            board, process = stack.enter_context(open_board(
+            connection, process = stack.enter_context(connected(
                 name, image, config, dram=memory, say=lambda line: console.print(line, markup=False),
                 progress=lambda done, total: shown.update(number, completed=done, total=total),
             ))  # fmt: skip
         what = "simulated board" if process is not None else f"board at {name}"
-        yield board, lane_logits(board), what
+        yield connection.board, lane_logits(connection.board), connection.recover, what
 
 
 @click.command("serve")
@@ -151,8 +152,8 @@ def serve_command(
         with _board(
             board_name, loaded, console, weights=weights, lanes=lanes, engine=engine,
             bytes_per_beat=bytes_per_beat, dram=dram,
-        ) as (board, logits, what):  # fmt: skip
-            worker = Engine(board, logits=logits, end=coder.end, queue=queue)
+        ) as (board, logits, recover, what):  # fmt: skip
+            worker = Engine(board, logits=logits, end=coder.end, queue=queue, recover=recover)
             named = {host.lower(), f"[{host.lower()}]", "localhost", "127.0.0.1", "[::1]"}
             service = Service(
                 worker, coder, name=model_name(loaded), board=what, design=board.identity.design,

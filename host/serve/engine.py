@@ -138,7 +138,7 @@ class Engine:
 
     Methods are for the event loop's thread, but for those that say otherwise. Users join and leave
     between jobs, each of which lasts about a twentieth of a second. A job that fails is tried again
-    from the texts; after three in a row all users are given up.
+    from the texts, once the board is back; after three in a row all users are given up.
 
     Parameters
     ----------
@@ -150,6 +150,8 @@ class Engine:
         Token after which a text is done.
     queue : int
         Texts that may be there beyond one for each lane.
+    recover : callable, optional
+        Brings the board back after an error, or raises one: :meth:`nomul.host.connection.Connection.recover`.
 
     Attributes
     ----------
@@ -174,6 +176,7 @@ class Engine:
         logits: Callable[[int], np.ndarray],
         end: int | None = None,
         queue: int = 64,
+        recover: Callable[[NomulError], None] | None = None,
     ):
         self.lanes = board.identity.lanes
         self.capacity = self.lanes + queue
@@ -182,6 +185,7 @@ class Engine:
         self.tokens = self.steps = self.lane_tokens = self.waiting = 0
         self.occupants: list[int | None] = [None] * self.lanes
         self._end = end
+        self._recover = recover
         self._lanes = Lanes(board, logits=logits)
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._users: dict[int, tuple[Ticket, int]] = {}
@@ -270,10 +274,7 @@ class Engine:
                 self.tokens += 1
                 ticket.put((text, token))
         except NomulError as error:
-            self.fault = str(error)
-            self._failures += 1
-            if self._failures == _TRIES:
-                self._give_up(self.fault)
+            self._failed(error)
         except Exception:  # a mistake of ours must not leave readers waiting
             _log.exception("the engine failed")
             self.fault = "the server made a mistake; its log tells more"
@@ -287,6 +288,18 @@ class Engine:
         for user in [*self._users.keys() - {*self._lanes.users}]:  # done
             ticket, text = self._users.pop(user)
             ticket.users.pop(text, None)
+
+    def _failed(self, error: NomulError) -> None:
+        """A job failed: the board is brought back, or its users are given up after some tries."""
+        self.fault = str(error)
+        self._failures += 1
+        if self._recover is not None:
+            try:
+                self._recover(error)
+            except NomulError as reason:
+                self.fault = str(reason)
+        if self._failures == _TRIES:
+            self._give_up(self.fault)
 
     def _join(self, ticket: Ticket) -> None:
         for number, ask in enumerate(ticket.asks):

@@ -4,19 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
-__all__ = ["Decoder", "Growing"]
+from nomul.host.stopping import Decoder, StopStrings
 
-
-class Decoder(Protocol):
-    """As :class:`~nomul.model.tokenizer.TextDecoder` is."""
-
-    def feed(self, token: int) -> str:
-        """The text that one more token completes."""
-
-    def finish(self) -> str:
-        """What is left at the end."""
+__all__ = ["Growing"]
 
 
 class Growing:
@@ -48,41 +39,16 @@ class Growing:
         self._decoder = decoder
         self._count = count
         self._end = end
-        self._stops = stops
-        self._held = ""
+        self._strings = StopStrings(stops)
 
     def feed(self, token: int) -> str:
         """The text that is certain with one more token."""
         self.tokens += 1
         ends = token == self._end
-        if not ends:
-            self._held += self._decoder.feed(token)
-            if self._stopped():
-                return self._release(len(self._held))
-        if ends or self.tokens == self._count:
+        text = "" if ends else self._strings.feed(self._decoder.feed(token))
+        if not self._strings.stopped and (ends or self.tokens == self._count):
             self.finish_reason = "stop" if ends else "length"
-            self._held += self._decoder.finish()
-            self._stopped()
-            return self._release(len(self._held))
-        return self._release(len(self._held) - self._doubtful())
-
-    def _stopped(self) -> bool:
-        """Cuts the text before a stop string, if there is one."""
-        places = [place for stop in self._stops if (place := self._held.find(stop)) >= 0]
-        if places:
-            self.finish_reason, self._held = "stop", self._held[: min(places)]
-        return bool(places)
-
-    def _doubtful(self) -> int:
-        """Characters at the end that may begin a stop string."""
-        longest = 0
-        for stop in self._stops:
-            for size in range(min(len(stop) - 1, len(self._held)), longest, -1):
-                if self._held.endswith(stop[:size]):
-                    longest = size
-                    break
-        return longest
-
-    def _release(self, size: int) -> str:
-        text, self._held = self._held[:size], self._held[size:]
+            text += self._strings.feed(self._decoder.finish()) + self._strings.finish()
+        if self._strings.stopped:
+            self.finish_reason = "stop"
         return text

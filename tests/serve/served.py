@@ -17,6 +17,7 @@ from nomul.host.lanes import LanesBoard
 from nomul.host.sampling import Sampler
 from nomul.host.serve.app import Limits, Server, Service, listen
 from nomul.host.serve.engine import Engine
+from nomul.model.errors import NomulError
 from nomul.model.fold import fold
 from nomul.model.geometry import Geometry
 from nomul.model.program import Image, compile_model
@@ -84,10 +85,13 @@ class Served:
 
     def __init__(
         self, board: LanesBoard | None = None, *, logits: Callable[[int], np.ndarray] | None = None,
-        queue: int = 64, limits: Limits | None = None, send_buffer: int | None = None, **settings: Any,
+        recover: Callable[[NomulError], None] | None = None, queue: int = 64, limits: Limits | None = None,
+        send_buffer: int | None = None, **settings: Any,
     ):  # fmt: skip
         golden = GoldenBoard(image(), lanes=8)
-        self.engine = Engine(board or golden, logits=logits or golden.logits, end=BEGIN, queue=queue)
+        self.engine = Engine(
+            board or golden, logits=logits or golden.logits, end=BEGIN, queue=queue, recover=recover
+        )
         self.service = Service(
             self.engine, CODER, name=NAME, board="golden model", design=b"golden  ", limits=limits, **settings
         )

@@ -16,6 +16,7 @@ import pytest
 from served import NAME, Served, alone, image, lines, said
 
 from nomul.host.serve.app import Limits
+from nomul.host.transport import LostError
 from nomul.model.errors import NomulError
 from nomul.model.protocol import LaneToken
 from nomul.sim.golden_board import GoldenBoard
@@ -117,6 +118,23 @@ def test_a_board_that_fails_now_and_then():
             ask(served, 40)
             assert not board.failures
             assert served.http.get("/health").status_code == 200
+
+
+def test_a_board_that_is_lost_is_brought_back():
+    """It fails until it is brought back; those who wait notice nothing."""
+    board = Failing()
+    lost = LostError("board: it was reset")
+    seen = []
+
+    def recover(error: NomulError) -> None:
+        seen.append(error)
+        board.failures = []
+
+    with Served(board, logits=board.logits, recover=recover) as served:
+        board.failures = [lost] * 100
+        ask(served, 40)
+        assert seen == [lost]
+        assert served.http.get("/health").status_code == 200
 
 
 def complete(client: openai.OpenAI, stream: bool) -> None:
