@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from nomul.host.lanes import LanesBoard
+from nomul.host.power import CsvLog, Live, open_meter
 from nomul.model.errors import NomulError
 
 from .board import connected, lane_logits
@@ -96,6 +97,20 @@ def _board(
         yield connection.board, lane_logits(connection.board), connection.recover, what
 
 
+@contextmanager
+def _metered(name: str) -> Iterator[Live]:
+    """What a meter shows, as long as the server runs."""
+    meter = open_meter(name)
+    if isinstance(meter, CsvLog):
+        meter.close()
+        raise NomulError(f"power: {name}: a log shows nothing live; take a meter that can be asked")
+    try:
+        with Live(meter) as live:
+            yield live
+    finally:
+        meter.close()
+
+
 @click.command("serve")
 @click.option("--board", "board_name", default="sim", show_default=True, metavar="sim|golden|PORT",
               help="The simulated board, the golden model on this CPU, or a serial port.")  # fmt: skip
@@ -111,6 +126,8 @@ def _board(
               help="Tokens of a prompt.")  # fmt: skip
 @click.option("--max-tokens", type=click.IntRange(min=1), default=1024, show_default=True,
               help="Most tokens that a request may generate.")  # fmt: skip
+@click.option("--meter", "meter_name", metavar="METER",
+              help="Show the power of this meter, such as hwmon:ina226; see nomul power.")  # fmt: skip
 @partial(core_options, port="--weights")
 @dram_option
 def serve_command(
@@ -122,6 +139,7 @@ def serve_command(
     queue: int,
     max_prompt: int,
     max_tokens: int,
+    meter_name: str | None,
     weights: str,
     lanes: int,
     engine: str | None,
@@ -147,7 +165,9 @@ def serve_command(
     loaded = load_any(model)
     coder = tokenizer_for(loaded)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    with listen(host, port, reader_s=limits.reader_s) as sock:  # before a board is built
+    with ExitStack() as stack:
+        live = None if meter_name is None else stack.enter_context(_metered(meter_name))
+        sock = stack.enter_context(listen(host, port, reader_s=limits.reader_s))  # before a board is built
         at = sock.getsockname()[1]
         with _board(
             board_name, loaded, console, weights=weights, lanes=lanes, engine=engine,
@@ -158,6 +178,8 @@ def serve_command(
             service = Service(
                 worker, coder, name=model_name(loaded), board=what, design=board.identity.design,
                 limits=limits, token=token, hosts=named if is_loopback(host) and token is None else None,
+                watts=live.watts if live else None,
+                power=f"{live.meter.label}, {live.meter.name}: {live.meter.includes}" if live else "",
             )  # fmt: skip
             worker.start()
             try:

@@ -15,9 +15,10 @@ A new kind of meter has the attributes and methods of :class:`Meter`, and a line
 from .csv_log import CsvLog
 from .energy import EnergyReport, measure, token_energies
 from .kinds import KINDS, open_meter
+from .live import Live
 from .meter import Meter, Unreadable
 from .recorder import LogRecorder, Recorder, record
 from .trace import Gap, Trace
 
-__all__ = ["KINDS", "CsvLog", "EnergyReport", "Gap", "LogRecorder", "Meter", "Recorder", "Trace", "Unreadable",
+__all__ = ["KINDS", "CsvLog", "EnergyReport", "Gap", "Live", "LogRecorder", "Meter", "Recorder", "Trace", "Unreadable",
            "measure", "open_meter", "record", "token_energies"]  # fmt: skip

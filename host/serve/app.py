@@ -107,8 +107,10 @@ class Service:
         What clients must present.
     hosts : set of str, optional
         Names by which the server may be called; by default any.
-    watts : callable
-        Gives the power, or None without a meter.
+    watts : callable, optional
+        Gives the power now, or None while the meter is away.
+    power : str
+        Where it comes from: measured, constant or modelled, and by which meter.
     """
 
     def __init__(
@@ -122,7 +124,8 @@ class Service:
         limits: Limits | None = None,
         token: str | None = None,
         hosts: set[str] | None = None,
-        watts: Callable[[], float | None] = lambda: None,
+        watts: Callable[[], float | None] | None = None,
+        power: str = "",
     ):
         self.engine = engine
         self.coder = coder
@@ -133,6 +136,7 @@ class Service:
         self.token = token
         self.hosts = hosts
         self.watts = watts
+        self.power = power
         self.metrics = Metrics(engine, watts)
         self.created = int(time.time())
         self.ending = asyncio.Event()
@@ -260,7 +264,8 @@ class Service:
         return {
             "time": time.monotonic(), "tokens": engine.tokens, "steps": engine.steps,
             "lane_tokens": engine.lane_tokens, "occupants": engine.occupants, "texts": engine.texts,
-            "waiting": engine.waiting, "capacity": engine.capacity, "watts": self.watts(),
+            "waiting": engine.waiting, "capacity": engine.capacity,
+            "metered": self.watts is not None, "watts": self.watts() if self.watts else None, "power": self.power,
             "fault": engine.fault, "model": self.name, "board": self.board,
         }  # fmt: skip
 

@@ -24,7 +24,7 @@ _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 class _OfEngine:
     """What the engine knows, read when it is asked for."""
 
-    def __init__(self, engine: Engine, watts: Callable[[], float | None]):
+    def __init__(self, engine: Engine, watts: Callable[[], float | None] | None):
         self._engine = engine
         self._watts = watts
 
@@ -45,7 +45,7 @@ class _OfEngine:
             ("nomul_board_up", "0 if the latest job failed.", engine.fault is None),
         ):
             yield GaugeMetricFamily(name, text, value=float(value))
-        watts = self._watts()
+        watts = self._watts() if self._watts else None
         if watts is not None:
             yield GaugeMetricFamily("nomul_watts", "Power by the meter.", value=watts)
 
@@ -62,7 +62,7 @@ class Metrics:
         From a request's body to its first token and to its end, by endpoint.
     """
 
-    def __init__(self, engine: Engine, watts: Callable[[], float | None]):
+    def __init__(self, engine: Engine, watts: Callable[[], float | None] | None):
         self._registry = registry = CollectorRegistry()
         self.requests = Counter(
             "nomul_requests", "Requests by endpoint and outcome.", ["endpoint", "outcome"], registry=registry

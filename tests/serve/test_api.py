@@ -239,8 +239,13 @@ def figures(served: Served) -> dict[str, float]:
 
 
 def test_power_is_told_where_there_is_a_meter():
-    with Served(watts=lambda: 4.25) as served:
+    shown = [4.25]
+    with Served(watts=lambda: shown[0], power="measured, hwmon:ina226: 5 V") as served:
         assert figures(served)["nomul_watts"] == 4.25
         with served.http.stream("GET", "/live") as live:
             line = next(live.iter_lines())
-        assert '"watts":4.25' in line
+        assert '"watts":4.25,"power":"measured, hwmon:ina226: 5 V"' in line
+        shown[0] = None  # it is away
+        assert "nomul_watts" not in figures(served)
+        with served.http.stream("GET", "/live") as live:
+            assert '"metered":true,"watts":null' in next(live.iter_lines())
