@@ -27,7 +27,7 @@ from .netlist import optimise
 from .tools import build_folder, run_tool, versions
 from .verilog import convert
 
-__all__ = ["CROWDED", "PART", "SEEDS", "Synthesis", "Target", "synthesise"]
+__all__ = ["PART", "SEEDS", "Synthesis", "Target", "synthesise"]
 
 #: The device of every out-of-context figure, and its speed grade.
 PART, SPEED = "LFE5U-85F", 6
@@ -43,7 +43,7 @@ class Target:
     speed : int
         Its speed grade.
     arguments : tuple of str
-        Of nextpnr: device, package, and how to route.
+        By which nextpnr knows device and package.
     constraints : str
         Pins and clocks, as LPF; with none it is routed out of context.
     """
@@ -57,10 +57,6 @@ class Target:
     def key(self) -> str:
         """Tells its results from those of others."""
         return hashlib.sha256(repr(self).encode()).hexdigest()[:8]
-
-
-#: For designs that fill a chip: the default router takes hours where wires are scarce.
-CROWDED = Target(arguments=("--85k", "--router", "router2"))
 
 
 #: Placement seeds of a figure: the clock moves a few percent from one to the next.

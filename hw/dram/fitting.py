@@ -25,7 +25,6 @@ _PINS = {
     "a": "a", "ba": "ba", "cas_n": "cas", "cke": "clk_en", "clk_p": "clk", "dm": "dm", "dq": "dq",
     "dqs_p": "dqs", "odt": "odt", "ras_n": "ras", "we_n": "we",
 }  # fmt: skip
-_LOOSE = {"cs_n", "reset_n", "clk_n", "dqs_n"}
 
 
 def _constraints() -> str:
@@ -57,7 +56,7 @@ def _constraints() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _around(controller: Controller, width: int) -> str:
+def _around(controller: Controller) -> str:
     """The chip: controller, core, and two shift registers in place of what is not there."""
     text = controller.verilog
     for name in ("dq", "dqs_p"):  # LiteX takes pins of which it sees only parts for inputs
@@ -137,5 +136,5 @@ def with_controller(config: StreamedConfig, *, seeds: tuple[int, ...], limit_s: 
     )  # fmt: skip
     return synthesise(
         design(config, ECPIX5.clock_hz), name="top", seeds=seeds, freq=ECPIX5.clock_hz // 10**6,
-        limit_s=limit_s, target=target, around=(_around(controller, controller.word_bytes), _MODULE),
+        limit_s=limit_s, target=target, around=(_around(controller), _MODULE),
     )  # fmt: skip
