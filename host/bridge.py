@@ -9,8 +9,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 
+from nomul.model.closing import Closing
 from nomul.model.errors import NomulError
 
 from .transport import Transport, tcp_address
@@ -22,7 +22,7 @@ _WAIT_S = 0.5  # that another client waits for the one that is there to leave
 _DEAD_S = 4  # a client that is silent at TCP's own questions for so long has gone
 
 
-class Bridge:
+class Bridge(Closing):
     """Joins a board's byte stream to one TCP client at a time. Use it as a context manager.
 
     The board is opened when a client comes and closed when it leaves, so a board may be unplugged
@@ -71,17 +71,6 @@ class Bridge:
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="nomul-bridge", daemon=True)
         self._thread.start()
-
-    def __enter__(self) -> Bridge:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Ends; a client that is there is cut off."""

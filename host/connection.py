@@ -6,8 +6,8 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from types import TracebackType
 
+from nomul.model.closing import Closing
 from nomul.model.errors import NomulError
 from nomul.model.protocol import Status
 
@@ -30,7 +30,7 @@ def recoverable(error: NomulError) -> bool:
     )
 
 
-class Connection:
+class Connection(Closing):
     """A board with a model, and the way to get both back. Use it as a context manager, or :meth:`close` it.
 
     When only the link was away, the board's states and the job that runs are as they were, and the
@@ -102,17 +102,6 @@ class Connection:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Connection:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Ends the session."""

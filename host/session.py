@@ -8,9 +8,8 @@ import random
 import struct
 import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
+from nomul.model.closing import Closing
 from nomul.model.errors import NomulError
 from nomul.model.protocol import MAX_DATA, VERSION, Command, Identity, Statistics, Status
 
@@ -57,7 +56,7 @@ class _TooLong(Exception):
     """The line damages frames of this length."""
 
 
-class Session:
+class Session(Closing):
     """What :class:`~nomul.host.driver.Board` is made of, without its tokens; see there.
 
     Every request is repeated until it is answered, and repeating one is never harmful; a board that
@@ -103,17 +102,6 @@ class Session:
         except BaseException:
             transport.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Ends the session."""

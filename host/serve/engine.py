@@ -11,12 +11,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
-from types import TracebackType
 
 import numpy as np
 
 from nomul.host.lanes import Lanes, LanesBoard
 from nomul.host.sampling import Sampler
+from nomul.model.closing import Closing
 from nomul.model.errors import NomulError
 
 __all__ = ["Ask", "Engine", "Failed", "Full", "Ticket"]
@@ -56,7 +56,7 @@ class Ask:
     seed: int | list[int]
 
 
-class Ticket:
+class Ticket(Closing):
     """A request in the engine: tokens of its texts as they come. Belongs to the event loop.
 
     Use it as a context manager, or :meth:`close` it: texts that are not done then leave their lanes.
@@ -72,17 +72,6 @@ class Ticket:
         self._events: deque[tuple[int, int] | Failed] = deque()
         self._there = asyncio.Event()
         self._waking = self._closed = False
-
-    def __enter__(self) -> Ticket:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     async def tokens(self) -> list[tuple[int, int]]:
         """What came since the last call, at least one: number of a text and its token.

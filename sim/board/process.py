@@ -9,15 +9,15 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
+from nomul.model.closing import Closing
 from nomul.model.errors import NomulError
 
 __all__ = ["BoardProcess"]
 
 
-class BoardProcess:
+class BoardProcess(Closing):
     """Runs a simulated board; use it as a context manager.
 
     Parameters
@@ -58,17 +58,6 @@ class BoardProcess:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> BoardProcess:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def alive(self) -> bool:
