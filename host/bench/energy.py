@@ -128,14 +128,14 @@ def metered(
 
 def steady(meter: Meter, case: Case, rates: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Energy of a simulated board: its modelled or typed power over the simulated speed."""
-    watts = meter.read()
-    low, high = meter.bounds_w or (watts, watts)
+    watts, bounds = meter.read(), meter.bounds_w
     decode = rates["decode_summed"]["value"]
     seconds = rates["ttft"]["value"] + (case.output - 1) / rates["decode"]["value"]
     tokens_per_second = {"decode": decode, "request": case.users * case.output / seconds}
-    found: dict[str, Any] = {
-        part: {"joules_per_token": figure(watts / rate, "J", meter.label, low=low / rate, high=high / rate)}
-        for part, rate in tokens_per_second.items()
-    }
-    found["meter"] = {"name": meter.name, "includes": meter.includes, "watts": watts, "low": low, "high": high}
+    found: dict[str, Any] = {}
+    for part, rate in tokens_per_second.items():
+        ends = {"low": bounds[0] / rate, "high": bounds[1] / rate} if bounds else {}
+        found[part] = {"joules_per_token": figure(watts / rate, "J", meter.label, **ends)}
+    ends = {"low": bounds[0], "high": bounds[1]} if bounds else {}
+    found["meter"] = {"name": meter.name, "includes": meter.includes, "watts": figure(watts, "W", meter.label, **ends)}
     return found

@@ -182,17 +182,18 @@ def _show(document: dict[str, Any]) -> None:
         f"{core['design'] or '?'}, {core['clock_hz'] / 1e6:g} MHz ({core['clock_from']})\n",
         markup=False, soft_wrap=True,
     )  # fmt: skip
-    table = Table(
-        "", "label", "users", "prompt", "output", "first token", "prefill, tokens/s", "decode, tokens/s", "summed",
-        box=None, header_style="bold", pad_edge=False,
-    )  # fmt: skip
+    several = document["settings"]["lanes"] > 1
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    heads = ["", "label", "prompt+output", "first token", "prefill", "decode", *["summed"] * several]
+    for head in heads:
+        table.add_column(head, no_wrap=True, justify="left" if head in heads[:2] else "right")
     for target in document["targets"]:
         for run in target["runs"]:
+            users = f", {run['users']} users" if run["users"] > 1 else ""
             f = run["figures"]
             table.add_row(
-                target["name"], target["label"], *(str(run[k]) for k in ("users", "prompt", "output")),
-                _with_spread(f["ttft"]), _with_spread(f["prefill"]), _with_spread(f["decode"]),
-                _with_spread(f["decode_summed"]),
+                f"{target['name']}{users}", target["label"], f"{run['prompt']}+{run['output']}",
+                *(_with_spread(f[name]) for name in ("ttft", "prefill", "decode", *["decode_summed"] * several)),
             )  # fmt: skip
     console.print(table)
     for part in document["absent"]:
@@ -216,7 +217,10 @@ def _show(document: dict[str, Any]) -> None:
                 f"{target['name']}: {shown(energy['value'], 'J')} a token{bar}{more}, {energy['label']}",
                 markup=False, soft_wrap=True,
             )  # fmt: skip
-    console.print("\nmedian (quartiles); simulated: core cycles over the clock, link and host left out", soft_wrap=True)
+    console.print(
+        "\nprefill, decode: tokens/s; medians, ± half of what lies between the quartiles\n"
+        "simulated: cycles of the core over its clock, link and host left out"
+    )
 
 
 def _with_spread(figure: dict[str, Any]) -> str:
@@ -224,6 +228,5 @@ def _with_spread(figure: dict[str, Any]) -> str:
 
     unit = figure["unit"] if figure["unit"] == "s" else ""
     text = shown(figure["value"], unit)
-    if figure["q1"] == figure["q3"]:
-        return text
-    return f"{text} ({shown(figure['q1'], unit)}–{shown(figure['q3'], unit)})"
+    half = (figure["q3"] - figure["q1"]) / 2 / figure["value"]
+    return f"{text} ±{half:.0%}" if half >= 0.005 else text
