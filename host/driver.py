@@ -1,60 +1,50 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drives a board, simulated or not: identify, load, generate. The protocol is docs/link.md."""
+"""Drives a board, simulated or not: identify, load, generate. The protocol is docs/link.md.
+
+How to use it is docs/driver.md.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import random
 import struct
+import threading
 import time
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from types import TracebackType
 
 import numpy as np
 
+from nomul.model.counters import COUNTER_BYTES, Counter
 from nomul.model.errors import NomulError
 from nomul.model.image import plane_bits
 from nomul.model.protocol import (
-    EXTERNAL,
     FEED_BACK,
+    LANE_BYTES,
     LOGIT_BYTES,
-    MAX_DATA,
-    REGION_SHIFT,
-    VERSION,
     Command,
     Fault,
-    Identity,
     JobState,
     LaneToken,
     Region,
-    Statistics,
     Status,
     max_rows,
     max_steps,
     pack_rows,
 )
 
-from .protocol import FrameDecoder, decode_response, encode_request
-from .transport import SerialTransport, Transport
+from . import loading
+from .loading import Image
+from .sampling import Sampler
+from .session import OTHER_VERSION, BoardError, Session
+from .transport import LostError, Transport, open_transport
 
-__all__ = ["Board", "BoardError", "Row", "checked_prompt"]
+__all__ = ["Board", "BoardError", "FaultError", "Row", "checked_prompt"]
 
 #: A token for each lane; ``None`` for lanes that are not active, as are those left out at the end.
 Row = Sequence[LaneToken | None]
 
-_CHUNK = 1 << 12  # bytes under one checksum: a slow simulation still answers in good time
-_OTHER = "its bitstream and this host are of different versions"
-_MEANINGS = {
-    Status.SESSION: "it was reset, or another host opened it, so its state is lost: begin again",
-    Status.COMMAND: f"it does not know this request: {_OTHER}",
-    Status.LENGTH: f"the request has the wrong length: {_OTHER}",
-    Status.ARGUMENT: "an argument is out of range",
-    Status.BUSY: "a job runs: wait for it or abort it",
-    Status.STATE: "its state is gone: begin with a reset",
-    Status.JOB: "another job was begun meanwhile",
-    Status.BUS: "it has no memory at this address",
-}
 _FAULTS = {
     Fault.PROGRAM: "its program holds something that is no instruction: load the model again",
     Fault.MEMORY: "its external memory gave wrong data: load the model again; if that does not "
@@ -63,21 +53,11 @@ _FAULTS = {
 }
 
 
-class BoardError(NomulError):
-    """A board refused a request.
-
-    Attributes
-    ----------
-    status : Status
-        Why.
-    """
-
-    def __init__(self, message: str, status: Status):
-        super().__init__(message)
-        self.status = status
+class FaultError(LostError):
+    """The core told a fault; its memory may be wrong."""
 
 
-class Board:
+class Board(Session):
     """A session with a board. Use it as a context manager, or :meth:`close` it.
 
     Every request is repeated until it is answered, and repeating one is never harmful; a board that
@@ -90,10 +70,9 @@ class Board:
         Byte stream to the board; closed with the board.
     design : bytes, optional
         The 8 bytes of the design that is expected; another one is an error.
-    tries : int
-        How often a request is sent before the board counts as dead.
-    wait_s : float
-        How long an answer is waited for each time.
+    tries, wait_s : int and float
+        A board that does not answer for ``tries * wait_s`` seconds counts as dead. Until then a
+        request is repeated: at the pace of the board's answers, at the latest after ``wait_s``.
     stall_s : float
         How long a job may make no progress.
     rng : random.Random, optional
@@ -105,14 +84,16 @@ class Board:
         What the board said about itself.
     retries : int
         Requests that had to be repeated so far.
+    jobs : int
+        Jobs begun so far.
     logits_lane : int
         The last lane that was active: it has the logits of the last token.
-    logits_place : tuple of int
-        Address of lane 0's logits, and bytes from one lane's to the next: on the chip, unless who loads a model
-        says where they lie instead.
     vocab : int
         Tokens are below it: the vocabulary of the model, which whoever loads one sets; at first all that
         the protocol can say.
+    logits_base, logits_stride : int, int or None
+        Address of lane 0's logits, and bytes from one lane's to the next; whoever loads a model sets
+        them. At first where they lie on chip.
 
     Raises
     ------
@@ -130,126 +111,33 @@ class Board:
         stall_s: float = 60.0,
         rng: random.Random | None = None,
     ):
-        rng = rng or random.SystemRandom()
-        self._transport = transport
-        self._tries, self._wait_s, self._stall_s = tries, wait_s, stall_s
-        self._decoder = FrameDecoder()
-        self._session = rng.randrange(1, 1 << 16)
-        self._sequence = rng.randrange(1 << 16)
-        self._job = 0
+        self._stall_s = stall_s
+        self.jobs = 0
+        self._interrupt = threading.Event()
         self.logits_lane = 0
-        self.retries = 0
         self.vocab = FEED_BACK
-        try:
-            transport.flush()
-            self.identity = Identity.unpack(self._request(Command.OPEN))
-            if design is not None and design != self.identity.design:
-                raise NomulError(
-                    f"board: its design is {self.identity.design.hex()}, expected {design.hex()}: "
-                    f"load the bitstream that belongs to this model"
-                )
-            values = self.identity.region_bytes[Region.LOGITS] // LOGIT_BYTES
-            self.logits_place = Region.LOGITS.base, LOGIT_BYTES << plane_bits(values)
-        except BaseException:
-            transport.close()
-            raise
+        self.logits_base: int = Region.LOGITS.base
+        self.logits_stride: int | None = None
+        super().__init__(transport, design=design, tries=tries, wait_s=wait_s, rng=rng)
 
     @classmethod
-    def open(cls, port: str, *, baud: int = 3_000_000, design: bytes | None = None) -> Board:
-        """The board at a serial port or pseudo-terminal."""
-        return cls(SerialTransport(port, baud=baud), design=design)
-
-    def __enter__(self) -> Board:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Ends the session."""
-        self._transport.close()
-
-    # Requests
-
-    def _request(self, command: Command, arguments: bytes = b"") -> bytes:
-        """The results of a request; asks again until there is an answer."""
-        self._sequence = self._sequence + 1 & 0xFFFF
-        frame = encode_request(command, self._sequence, self._session, arguments)
-        for attempt in range(self._tries):
-            self.retries += attempt > 0
-            self._transport.write(frame)
-            end = time.monotonic() + self._wait_s
-            while (left := end - time.monotonic()) > 0:
-                for raw in self._decoder.feed(self._transport.read(left)):
-                    response = decode_response(raw)
-                    # What does not answer this very request is late or a repetition.
-                    if (
-                        response is None
-                        or response.command != command
-                        or response.sequence != self._sequence
-                    ):
-                        continue
-                    if response.version != VERSION:
-                        raise NomulError(
-                            f"board: speaks protocol version {response.version}, this host "
-                            f"{VERSION}: install the host that belongs to its bitstream"
-                        )
-                    if response.session != self._session and command is not Command.OPEN:
-                        raise BoardError(f"board: {_MEANINGS[Status.SESSION]}", Status.SESSION)
-                    if response.session != self._session:
-                        continue
-                    if response.status != Status.OK:
-                        status = Status(response.status)
-                        raise BoardError(
-                            f"board: refused {command.name}: {_MEANINGS[status]}", status
-                        )
-                    return response.results
-        raise NomulError(
-            f"board: no answer to {command.name} after {self._tries} tries of {self._wait_s:g} s: "
-            f"check that it is powered, configured and attached"
-        )
-
-    def statistics(self) -> Statistics:
-        """Frames that the board took and dropped since its reset."""
-        return Statistics.unpack(self._request(Command.STATUS))
-
-    def write(self, address: int, data: bytes | memoryview) -> None:
-        """Writes memory."""
-        for k in range(0, len(data), MAX_DATA):
-            part = bytes(data[k : k + MAX_DATA])
-            self._request(Command.WRITE, struct.pack("<I", address + k) + part)
-
-    def read(self, address: int, count: int) -> bytes:
-        """Reads memory."""
-        return b"".join(
-            self._request(Command.READ, struct.pack("<IH", address + k, min(MAX_DATA, count - k)))
-            for k in range(0, count, MAX_DATA)
-        )
-
-    def checksum(self, address: int, count: int) -> int:
-        """``zlib.crc32`` of 1 to 65535 bytes of memory, as the board reads them."""
-        return int.from_bytes(
-            self._request(Command.CHECKSUM, struct.pack("<IH", address, count)), "little"
-        )
+    def open(cls, name: str, *, baud: int = 3_000_000, design: bytes | None = None) -> Board:
+        """The board at a serial port, a pseudo-terminal or ``tcp://HOST:PORT``."""
+        return cls(open_transport(name, baud=baud), design=design)
 
     # Memory image
 
     def load(
         self,
-        image: Mapping[int, bytes | memoryview],
+        image: Image,
         *,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> int:
         """Brings memory to the wanted contents, and makes sure of it before it returns.
 
-        What is there already is not sent again: in external memory, in pieces of 4 KB; on chip, up to
-        the first difference in each region. If anything was sent, all is compared once more at the
-        end.
+        What is there already is not sent again, as after a load that was cut off: in external memory,
+        in pieces of 4 KB; on chip, in pieces of 1 KB up to the first difference in each region. If
+        anything was sent, all is compared once more at the end.
 
         Parameters
         ----------
@@ -269,23 +157,9 @@ class Board:
             If a region, or external memory, is too small, before anything is written; or if memory
             does not keep what is written.
         """
-        self._fits(image)
-        total, done, sent = sum(map(len, image.values())), 0, 0
-        differs = ""  # region in which something did: the rest of it will too
-        for address, part in _pieces(image):
-            region = _region(address)
-            if region == differs or self.checksum(address, len(part)) != zlib.crc32(part):
-                if not address & EXTERNAL:
-                    differs = region
-                self.write(address, part)
-                sent += len(part)
-            done += len(part)
-            progress(done, total)
-        if sent:
-            self.verify(image)
-        return sent
+        return loading.load(self, image, progress=progress)
 
-    def verify(self, image: Mapping[int, bytes | memoryview]) -> None:
+    def verify(self, image: Image) -> None:
         """Compares memory with what it should hold.
 
         Parameters
@@ -296,30 +170,9 @@ class Board:
         Raises
         ------
         NomulError
-            Naming the region and the place of the first 4 KB that differ.
+            Naming the region and the place of the first piece that differs.
         """
-        for address, part in _pieces(image):
-            if self.checksum(address, len(part)) != zlib.crc32(part):
-                raise NomulError(
-                    f"board: {_region(address)} memory does not keep what is written: of the "
-                    f"{len(part)} bytes at {address:#x} some are wrong; load it again"
-                )
-
-    def _fits(self, image: Mapping[int, bytes | memoryview]) -> None:
-        for address, data in image.items():
-            number, size = address >> REGION_SHIFT, 0
-            offset = address & (1 << REGION_SHIFT) - 1
-            if address & EXTERNAL:
-                offset, size = address - EXTERNAL, self.identity.memory_bytes
-            elif number < len(self.identity.region_bytes):
-                size = self.identity.region_bytes[number]
-            if offset + len(data) > size:
-                raise NomulError(
-                    f"board: the model needs {offset + len(data)} bytes of {_region(address)}"
-                    f"{' memory' * bool(address & EXTERNAL)}, the board has "
-                    f"{size}: {offset + len(data) - size} too few; use a smaller model "
-                    f"or another board"
-                )
+        loading.verify(self, image)
 
     # Tokens
 
@@ -395,8 +248,66 @@ class Board:
         lane = self.logits_lane if lane is None else lane
         if not 0 <= lane < self.identity.lanes:
             raise NomulError(f"board: lane {lane}; it must be 0 to {self.identity.lanes - 1}")
-        base, stride = self.logits_place
-        return np.frombuffer(self.read(base + lane * stride, LOGIT_BYTES * vocab), dtype="<i4")
+        stride = self.logits_stride
+        if stride is None:
+            stride = LOGIT_BYTES << plane_bits(
+                self.identity.region_bytes[Region.LOGITS] // LOGIT_BYTES
+            )
+        return np.frombuffer(
+            self.read(self.logits_base + lane * stride, LOGIT_BYTES * vocab), dtype="<i4"
+        )
+
+    def logit_scale(self, lane: int | None = None) -> float:
+        """What a unit of a logit is worth, after the latest token; by default in its lane."""
+        word = Counter.LOGIT_SCALE + 2 * (self.logits_lane if lane is None else lane)
+        raw = self.read(Region.COUNTERS.base + word * COUNTER_BYTES, 2 * COUNTER_BYTES)
+        mantissa, exponent = struct.unpack("<Ii", raw)
+        return float(mantissa) * 2.0**exponent
+
+    def sample(
+        self,
+        prompt: Sequence[int],
+        count: int,
+        *,
+        sampler: Sampler,
+        seed: int | np.random.Generator = 1,
+        reset: bool = True,
+    ) -> Iterator[int]:
+        """Feeds a prompt, then generates tokens that a sampler chooses.
+
+        As with :meth:`generate`, which does the work if the sampler is greedy, the last token is not fed.
+
+        Parameters
+        ----------
+        prompt, count, reset
+            See :meth:`generate`.
+        sampler : Sampler
+        seed : int or numpy.random.Generator
+            The same seed gives the same text.
+
+        Raises
+        ------
+        NomulError
+            If ``vocab`` was not set.
+        """
+        if sampler.greedy:
+            return self.generate(prompt, count, reset=reset)
+        tokens = checked_prompt(prompt, self.vocab)
+        if count < 0:
+            raise NomulError(f"board: {count} tokens to generate; it must be 0 or more")
+        if self.vocab == FEED_BACK:
+            raise NomulError("board: sampling needs the size of the vocabulary: set vocab")
+        return self._sample(tokens, count, sampler, np.random.default_rng(seed), reset)
+
+    def _sample(
+        self, tokens: list[int], count: int, sampler: Sampler, rng: np.random.Generator, reset: bool
+    ) -> Iterator[int]:
+        for number in range(max(count, 1)):
+            for _ in self._force(tokens, reset and number == 0):
+                pass
+            if count:
+                tokens = [sampler.choose(self.logits(self.vocab) * self.logit_scale(), rng)]
+                yield tokens[0]
 
     # Lanes
 
@@ -456,7 +367,8 @@ class Board:
         lanes, last = self.identity.lanes, dict[int, int]()  # arg-max of each slot just before
         done = 0
         while done < steps:
-            part = list(rows[done : done + max_rows(lanes)]) or [rows[-1]]
+            most = max(1, min(max_rows(lanes), self._piece // (LANE_BYTES * lanes)))
+            part = list(rows[done : done + most]) or [rows[-1]]
             ends = done + len(part) >= len(rows)
             known = [
                 replace(entry, token=last[entry.slot]) if entry and entry.token is None else entry
@@ -480,21 +392,30 @@ class Board:
     def _run_job(self, rows: Sequence[Row], steps: int) -> Iterator[list[int]]:
         """One job; yields the arg-maxes of all lanes after each of ``steps`` steps."""
         lanes = self.identity.lanes
-        self._job = job = self._job % 0xFFFF + 1
+        job = self.jobs % 0xFFFF + 1
+        self.jobs += 1
         self._begin(struct.pack("<HH", job, steps) + pack_rows(rows, lanes))
         done, state = 0, JobState.RUNNING
         moved, pause = time.monotonic(), 0.0
+        self._interrupt.clear()
         try:
             while state == JobState.RUNNING or done < steps:
+                if self._interrupt.is_set():
+                    self._interrupt.clear()
+                    self.abort()  # and the next answer says so
                 results = self._request(Command.POLL, struct.pack("<HH", job, done))
+                if len(results) < 4 or (len(results) - 4) % (2 * lanes):
+                    raise NomulError(
+                        f"board: answers POLL with {len(results)} bytes: {OTHER_VERSION}"
+                    )
                 state, fault, _, *fresh = struct.unpack(f"<BBH{(len(results) - 4) // 2}H", results)
                 if fresh:
                     moved, pause = time.monotonic(), 0.0
                 elif state == JobState.FAILED:
-                    meaning = _FAULTS.get(fault, f"fault {fault}: {_OTHER}")
-                    raise NomulError(f"board: step {done + 1} of {steps} failed: {meaning}")
+                    meaning = _FAULTS.get(fault, f"fault {fault}: {OTHER_VERSION}")
+                    raise FaultError(f"board: step {done + 1} of {steps} failed: {meaning}")
                 elif state == JobState.ABORTED or (state == JobState.FINISHED and done < steps):
-                    raise NomulError(
+                    raise LostError(
                         f"board: the job ended after {done} of {steps} steps: "
                         f"begin again with a reset"
                     )
@@ -508,7 +429,8 @@ class Board:
                     yield fresh[k : k + lanes]
         except GeneratorExit:
             if state == JobState.RUNNING:
-                self.abort()
+                with contextlib.suppress(LostError):  # then there is nothing to stop
+                    self.abort()
             raise
 
     def _begin(self, arguments: bytes) -> None:
@@ -523,24 +445,9 @@ class Board:
                     raise
             time.sleep(0.005)
 
-    def abort(self) -> None:
-        """Stops the job that runs, if one does; recurrent state is lost."""
-        self._request(Command.ABORT, struct.pack("<H", 0))
-
-
-def _region(address: int) -> str:
-    """Name of the region of an address."""
-    number = address >> REGION_SHIFT
-    if address & EXTERNAL:
-        return "external"
-    return Region(number).name.lower() if number in [*Region] else f"region {number}"
-
-
-def _pieces(image: Mapping[int, bytes | memoryview]) -> Iterator[tuple[int, bytes | memoryview]]:
-    """What is under one checksum each, with its address."""
-    for address, data in image.items():
-        for k in range(0, len(data), _CHUNK):
-            yield address + k, data[k : k + _CHUNK]
+    def interrupt(self) -> None:
+        """From another thread: the job that runs there is aborted, its iterator raises."""
+        self._interrupt.set()
 
 
 def checked_prompt(prompt: Sequence[int], vocab: int, *, where: str = "board") -> list[int]:

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
+
+import numpy as np
 
 from nomul.model.errors import NomulError
 from nomul.model.protocol import Identity, LaneToken, max_rows, max_steps
 
 from .driver import Row, checked_prompt
+from .sampling import Sampler
 
 __all__ = ["Lanes", "LanesBoard"]
 
@@ -33,6 +36,8 @@ class _User:
     text: list[int]
     left: int  # tokens still to be generated
     stop: int | None
+    sampler: Sampler | None  # None takes the board's arg-max
+    rng: np.random.Generator | None
     slot: int | None = None
     fed: int = 0
 
@@ -45,14 +50,16 @@ class _Plan:
     gives: list[list[tuple[int, _User]]] = field(default_factory=list)
     fed: dict[int, tuple[_User, int]] = field(default_factory=dict)
     steps: int = 0
+    sampled: list[tuple[int, _User]] = field(default_factory=list)  # in the last row, by logits
 
 
 class Lanes:
-    """Users that share a board; tokens are its arg-maxes.
+    """Users that share a board; tokens are its arg-maxes, or chosen from its logits.
 
     Each user gets what it would get alone. As many are at work as there are lanes and slots; the
     others wait their turn. Users may be added and removed at any time; it counts from the next job
-    on.
+    on. A job ends with the first row after which a token is chosen from logits, so while such a user
+    generates, jobs have one step.
 
     Parameters
     ----------
@@ -60,6 +67,18 @@ class Lanes:
         Its slots belong to this object from the first job to the last.
     steps : int, optional
         Most steps of a job, so how long a new user waits; by default as many as a job can have.
+    logits : callable, optional
+        Gives the float logits ``[V]`` of a lane in the last step, if they were wanted; without it
+        nobody can sample.
+
+    Attributes
+    ----------
+    steps_done : int
+        Steps of all jobs so far.
+    tokens_done : int
+        Tokens that lanes processed in them, of prompts too.
+    occupants : list of int or None, one a lane
+        Whose token each lane has in the latest job's last row.
 
     Raises
     ------
@@ -67,7 +86,13 @@ class Lanes:
         If ``steps`` is below 1.
     """
 
-    def __init__(self, board: LanesBoard, *, steps: int | None = None):
+    def __init__(
+        self,
+        board: LanesBoard,
+        *,
+        steps: int | None = None,
+        logits: Callable[[int], np.ndarray] | None = None,
+    ):
         lanes = board.identity.lanes
         if steps is not None and steps < 1:
             raise NomulError(f"lanes: {steps} steps in a job; it must be at least 1")
@@ -75,10 +100,21 @@ class Lanes:
         self._lanes = lanes
         self._places = min(lanes, board.identity.slots)  # users at work
         self._most = min(max_steps(lanes), steps or max_steps(lanes))
+        self._logits = logits
+        self.steps_done = self.tokens_done = 0
+        self.occupants: list[int | None] = [None] * lanes
         self._users: dict[int, _User] = {}  # in the order of their arrival
         self._count = 0
 
-    def add(self, prompt: Sequence[int], count: int, *, stop: int | None = None) -> int:
+    def add(
+        self,
+        prompt: Sequence[int],
+        count: int,
+        *,
+        stop: int | None = None,
+        sampler: Sampler | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> int:
         """A new user.
 
         Parameters
@@ -89,6 +125,10 @@ class Lanes:
             Tokens to generate, at least 1.
         stop : int, optional
             A token after which the user is done; it is still given.
+        sampler : Sampler, optional
+            How tokens are chosen; by default, and if it is greedy, by the board's arg-max.
+        rng : numpy.random.Generator, optional
+            The user's own; a sampler that is not greedy needs it.
 
         Returns
         -------
@@ -104,8 +144,13 @@ class Lanes:
         text = checked_prompt(prompt, self._board.vocab, where="lanes")
         if count < 1:
             raise NomulError(f"lanes: {count} tokens to generate; it must be at least 1")
+        if sampler is not None and sampler.greedy:
+            sampler = None
+        if sampler is not None and (rng is None or self._logits is None):
+            missing = "a random generator" if rng is None else "a board with logits"
+            raise NomulError(f"lanes: temperature {sampler.temperature} needs {missing}")
         self._count += 1
-        self._users[self._count] = _User(self._count, text, count, stop)
+        self._users[self._count] = _User(self._count, text, count, stop, sampler, rng)
         return self._count
 
     def remove(self, user: int) -> None:
@@ -128,36 +173,67 @@ class Lanes:
         (int, int)
             A user and its next token, as the board makes them.
         """
+        while self._users:
+            yield from self.job()
+
+    def job(self, steps: int | None = None) -> Iterator[tuple[int, int]]:
+        """One job for the users there are; see :meth:`run`.
+
+        Parameters
+        ----------
+        steps : int, optional
+            Most steps of this one.
+        """
         try:
-            while self._users:
-                plan = self._plan()
-                for step, found in enumerate(self._board.run(plan.rows, plan.steps)):
-                    for lane, user in plan.gives[min(step, len(plan.rows) - 1)]:
-                        token = found[lane]
-                        assert token is not None
-                        if self._users.get(user.number) is not user:
-                            continue  # it left meanwhile
-                        user.text.append(token)
-                        user.left -= 1
-                        if not user.left or token == user.stop:
-                            del self._users[user.number]
+            plan = self._plan(self._most if steps is None else max(1, min(steps, self._most)))
+            if not plan.rows:
+                return
+            for step, found in enumerate(self._board.run(plan.rows, plan.steps)):
+                row = min(step, len(plan.rows) - 1)
+                self.steps_done += 1
+                self.tokens_done += sum(entry is not None for entry in plan.rows[row])
+                for lane, user in plan.gives[row]:
+                    token = found[lane]
+                    assert token is not None
+                    if self._given(user, token):
                         yield user.number, token
-                for user, fed in plan.fed.values():
-                    user.fed = fed
+            # The job has ended: logits are those of its last step.
+            for user, fed in plan.fed.values():
+                user.fed = fed
+            for lane, user in plan.sampled:
+                if user.number not in self._users:
+                    continue
+                assert self._logits is not None
+                assert user.sampler is not None
+                assert user.rng is not None
+                token = user.sampler.choose(self._logits(lane), user.rng)
+                if self._given(user, token):
+                    yield user.number, token
         except BaseException:
             for user in self._users.values():  # the board has lost its states
                 user.slot, user.fed = None, 0
             raise
 
-    def _plan(self) -> _Plan:
-        """The next job; gives slots to users that have none."""
+    def _given(self, user: _User, token: int) -> bool:
+        """Appends a token; whether the user is still there to get it."""
+        if self._users.get(user.number) is not user:
+            return False  # it left meanwhile
+        user.text.append(token)
+        user.left -= 1
+        if not user.left or token == user.stop:
+            del self._users[user.number]
+        return True
+
+    def _plan(self, most: int) -> _Plan:
+        """The next job, of at most so many steps; gives slots to users that have none."""
         plan = _Plan()
+        self.occupants = [None] * self._lanes
         waiting = list(self._users.values())
         at_work = [user for user in waiting if user.slot is not None]
         waiting = [user for user in waiting if user.slot is None]
         fed = {user.number: user.fed for user in at_work}
         made: dict[int, int] = {}  # tokens that this job generates
-        for _ in range(min(max_rows(self._lanes), self._most)):
+        for _ in range(min(max_rows(self._lanes), most)):
             free = sorted({*range(self._places)} - {user.slot for user in at_work})
             while free and waiting:
                 user = waiting.pop(0)
@@ -178,18 +254,26 @@ class Lanes:
 
             row: list[LaneToken | None] = []
             gives: list[tuple[int, _User]] = []
+            self.occupants = []
             for user in at_work:
                 at = fed[user.number]
                 given = user.text[at : at + share[user.number]]
+                fed[user.number] = at + max(1, len(given))
+                done = fed[user.number] >= len(user.text)
+                sampled = done and user.sampler is not None
                 assert user.slot is not None
                 row += [
-                    LaneToken(token=token, slot=user.slot, fresh=at + k == 0)
+                    LaneToken(
+                        token=token, slot=user.slot, fresh=at + k == 0,
+                        logits=sampled and k == max(0, len(given) - 1),
+                    )
                     for k, token in enumerate(given or [None])
-                ]
-                fed[user.number] = at + max(1, len(given))
-                if fed[user.number] >= len(user.text):
-                    gives.append((len(row) - 1, user))
+                ]  # fmt: skip
+                self.occupants += [user.number] * max(1, len(given))
+                if done:
                     made[user.number] = made.get(user.number, 0) + 1
+                    (plan.sampled if sampled else gives).append((len(row) - 1, user))
+            self.occupants += [None] * (self._lanes - len(row))
             plan.rows.append(row)
             plan.gives.append(gives)
             plan.steps += 1
@@ -199,10 +283,12 @@ class Lanes:
             for user in leaving:
                 plan.fed.pop(user.number, None)
             plan.fed.update({user.number: (user, fed[user.number]) for user in at_work})
+            if plan.sampled:
+                break  # what comes next depends on logits
             if at_work and not leaving and all(entry and entry.token is None for entry in row):
                 # Nothing changes until the first is done.
                 again = min(user.left - made[user.number] for user in at_work)
-                again = min(again, self._most - plan.steps)
+                again = min(again, most - plan.steps)
                 plan.steps += again
                 for user in at_work:
                     plan.fed[user.number] = (user, fed[user.number] + again)

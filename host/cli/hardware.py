@@ -29,7 +29,7 @@ def verilog_command(
     output: Path,
     model: str | None,
     lanes: int,
-    port: str,
+    weights: str,
     engine: str | None,
     bytes_per_beat: int | None,
     as_json: bool,
@@ -46,7 +46,7 @@ def verilog_command(
 
     loaded = load_any(model)
     image, config = compile_core(
-        loaded.model, port=port, lanes=lanes, engine=engine, bytes_per_beat=bytes_per_beat
+        loaded.model, weights=weights, lanes=lanes, engine=engine, bytes_per_beat=bytes_per_beat
     )
     parts: Sequence[tuple[int, bytes | memoryview]]
     if isinstance(config, CoreConfig):
@@ -68,7 +68,7 @@ def verilog_command(
             size += len(data)
     manifest = {
         "top": "top",
-        "port": port,
+        "port": weights,
         "design": design_hash(config).hex(),
         "clock_hz": NOMINAL_CLOCK_HZ,
         "core": asdict(config),

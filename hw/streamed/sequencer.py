@@ -32,7 +32,7 @@ class StreamedSequencer(Sequencer):
 
     - an Embed for all norms that were ordered, since it is the first to read some;
     - an INPUT pass for the recurrent state that was recalled;
-    - the End, and the next token, until nothing goes to memory any more.
+    - the End, and the next token, until nothing goes to memory any more, and memory has acknowledged what went there.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class StreamedSequencer(Sequencer):
     moving : ``In(1)``
         State goes from or to memory.
     pending : ``In(1)``
-        Anything else goes to memory.
+        Anything else goes to memory, or memory has not acknowledged all that did.
     memory_fault : ``In(Fault)``
         Memory failed.
     """

@@ -17,7 +17,8 @@ class Window(wiring.Component):
     """Reads and writes bytes of a memory of words.
 
     The word of the latest access is kept, so reading on in it takes 3 cycles. A write goes to memory at once;
-    one into another word reads that first.
+    one into another word reads that first. It ends when memory has acknowledged all writes, with an error if one
+    of them failed meanwhile.
 
     Parameters
     ----------
@@ -117,7 +118,13 @@ class Window(wiring.Component):
             with m.State("WRITE"):
                 m.d.comb += memory.write.valid.eq(1)
                 with m.If(memory.write.ready):
+                    m.next = "SETTLE"
+                give_up()
+            with m.State("SETTLE"):
+                with m.If(~memory.unacknowledged):
                     m.next = "DONE"
+                with m.If(memory.write_error):
+                    m.d.sync += [bad.eq(1), kept.eq(0)]
                 give_up()
             with m.State("DONE"):
                 m.d.comb += [bus.done.eq(1), bus.error.eq(bad)]

@@ -29,7 +29,7 @@ module board(
         .memory__command__ready(command_ready),
         .memory__write__payload(write_payload), .memory__write__valid(write_valid), .memory__write__ready(write_ready),
         .memory__read_valid(read_valid), .memory__read_data(read_data), .memory__read_error(read_error),
-        .memory__write_error(write_error),
+        .memory__write_error(write_error), .memory__unacknowledged(1'b0),
 `endif
         .busy(busy)
     );

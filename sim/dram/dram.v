@@ -13,6 +13,7 @@ module dram(
         .memory__command__payload({write, last, address}),
         .memory__command__valid(command_valid), .memory__command__ready(command_ready),
         .memory__write__payload(write_data), .memory__write__valid(write_valid), .memory__write__ready(write_ready),
-        .memory__read_data(read_data), .memory__read_valid(read_valid), .memory__read_error(), .memory__write_error()
+        .memory__read_data(read_data), .memory__read_valid(read_valid), .memory__read_error(), .memory__write_error(),
+        .memory__unacknowledged()
     );
 endmodule

@@ -41,6 +41,7 @@ class Burst:
     due: int = 0  # answered from then on
     left: int = 0
     after: int = 0  # writes that come first
+    fails: bool = False
 
 
 class MemoryModel:
@@ -49,7 +50,7 @@ class MemoryModel:
     No burst crosses a multiple of 64 words or leaves memory, and as many words are written as were commanded, which
     :meth:`settle` checks. Answers come in the order of commands, a word at most in a cycle. A read waits for the
     words of all writes before it, and may see later ones. Between answers data and error are noise. Words that
-    nobody wrote are noise too, always the same.
+    nobody wrote are noise too, always the same. Writes are acknowledged in order, one at most in a cycle.
 
     Parameters
     ----------
@@ -61,11 +62,15 @@ class MemoryModel:
     words : int
         Size of memory.
     latency : tuple of int
-        Least and most cycles from a command, and from the last word of a write, to the answer; at least 1.
+        Least and most cycles from a command to the answer; at least 1.
+    acknowledge : tuple of int, optional
+        The same from the last word of a write, to its acknowledgement; may be changed at any time. ``latency`` if
+        not given.
     stall : float
         Probability, in every cycle, that commands or words are not taken, or no word is given.
     wrong : container of int
-        Addresses of words that cannot be read or written: errors are told. May be changed at any time.
+        Addresses of words that cannot be read or written: errors are told, of a write with its acknowledgement.
+        May be changed at any time.
 
     Attributes
     ----------
@@ -77,6 +82,8 @@ class MemoryModel:
         Cycles in which words were given.
     written : list of int
         Words in the order in which they were given.
+    acknowledged : list of int
+        Cycles in which writes were acknowledged.
     """
 
     def __init__(
@@ -87,6 +94,7 @@ class MemoryModel:
         word_bytes: int,
         words: int = 1 << 32,
         latency: tuple[int, int] = (1, 1),
+        acknowledge: tuple[int, int] | None = None,
         stall: float = 0.0,
         wrong: Container[int] = (),
     ):
@@ -95,10 +103,12 @@ class MemoryModel:
         self.word_bytes = word_bytes
         self.words = words
         self.latency, self.stall, self.wrong = latency, stall, wrong
+        self.acknowledge = acknowledge or latency
         self.content: dict[int, int] = {}
         self.bursts: list[Burst] = []
         self.answers: list[int] = []
         self.written: list[int] = []
+        self.acknowledged: list[int] = []
         self.rng = random.Random(f"{cocotb.RANDOM_SEED} {path} memory")
         self._commands: Any = bench.ports[f"{path}__command"]
         self._words: Any = bench.ports[f"{path}__write"]
@@ -107,10 +117,10 @@ class MemoryModel:
         self._writes: deque[Burst] = deque()
         self._given: deque[int] = deque()  # words of writes
         self._begun = self._done = 0  # writes
-        self._failing: list[int] = []  # when errors of writes are told
+        self._owed: deque[tuple[int, bool]] = deque()  # acknowledgements: when, and whether of an error
         self._silent = False
         self.speak()
-        self._drive(valid=False, data=0, error=False, write_error=False)
+        self._drive(valid=False, data=0, error=False, write_error=False, unacknowledged=False)
         cocotb.start_soon(self._run())
 
     def word(self, address: int) -> int:
@@ -133,7 +143,7 @@ class MemoryModel:
         return b"".join(words)[address - first * self.word_bytes :][:size]
 
     def silence(self, *, deaf: bool = False) -> None:
-        """From this cycle on nothing is answered; ``deaf``: nor taken."""
+        """From this cycle on nothing is answered or acknowledged; ``deaf``: nor taken."""
         self._silent = True
         if deaf:
             for port in (self._commands, self._words):
@@ -152,7 +162,7 @@ class MemoryModel:
     @property
     def idle(self) -> bool:
         """Nothing is owed to the device, nor by it."""
-        return not (self._reads or self._writes or self._given or self._failing)
+        return not (self._reads or self._writes or self._given or self._owed)
 
     async def settle(self, cycles: int = 2000) -> None:
         """Waits until it is idle.
@@ -208,13 +218,14 @@ class MemoryModel:
             at = burst.address + burst.words - burst.left
             word = self._given.popleft()
             if at in self.wrong:
-                self._failing.append(now - 1 + self.rng.randint(*self.latency))
+                burst.fails = True
             else:
                 self.content[at] = word
             burst.left -= 1
             if not burst.left:
                 self._writes.popleft()
                 self._done += 1
+                self._owed.append((now - 1 + self.rng.randint(*self.acknowledge), burst.fails))
 
     def _answer(self, now: int) -> None:
         burst = self._reads[0] if self._reads else None
@@ -233,12 +244,17 @@ class MemoryModel:
             if not burst.left:
                 self._reads.popleft()
             self.answers.append(now)
-        fails = not self._silent and bool(self._failing) and min(self._failing) <= now
-        if fails:
-            self._failing.remove(min(self._failing))
-        self._drive(valid=give, data=data, error=error, write_error=fails)
+        unacknowledged, fails = bool(self._writes or self._owed), False
+        if self._owed and self._owed[0][0] <= now and not self._silent:
+            fails = self._owed.popleft()[1]
+            self.acknowledged.append(now)
+        self._drive(
+            valid=give, data=data, error=error, write_error=fails, unacknowledged=unacknowledged
+        )
 
-    def _drive(self, *, valid: bool, data: int, error: bool, write_error: bool) -> None:
+    def _drive(
+        self, *, valid: bool, data: int, error: bool, write_error: bool, unacknowledged: bool
+    ) -> None:
         for name, value in (("read_valid", valid), ("read_data", data), ("read_error", error),
-                            ("write_error", write_error)):
+                            ("write_error", write_error), ("unacknowledged", unacknowledged)):
             getattr(self.dut, f"{self.path}__{name}").value = int(value)

@@ -32,7 +32,7 @@ module streamed(
         .memory__command__ready(command_ready),
         .memory__write__payload(write_payload), .memory__write__valid(write_valid), .memory__write__ready(write_ready),
         .memory__read_valid(read_valid), .memory__read_data(read_data), .memory__read_error(read_error),
-        .memory__write_error(write_error),
+        .memory__write_error(write_error), .memory__unacknowledged(1'b0),
 `endif
         .abort(give_up), .busy(busy), .error(),
         .seen_word(seen_word), .seen_acts(seen_acts), .seen_sums(seen_sums), .seen_store(seen_store), .seen_keep(seen_keep), .seen_h(seen_h),

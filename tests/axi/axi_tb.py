@@ -11,8 +11,9 @@ from axi_ram import Ram
 from cocotb.triggers import FallingEdge, ReadOnly
 
 from nomul.hw.axi import AxiMaster
-from nomul.hw.ports import BURST_WORDS
+from nomul.hw.ports import BURST_WORDS, MemoryCommandLayout
 from nomul.sim.harness import Bench, parameters
+from nomul.sim.harness.packing import unpack_bits
 
 OPTIONS = parameters()["options"]
 BYTES = OPTIONS["word_bytes"]
@@ -21,23 +22,37 @@ WORDS = SIZE // BYTES
 
 
 class Client:
-    """Issues commands and collects what comes back."""
+    """Issues commands and collects what comes back; checks that writes are unacknowledged as long as they are."""
 
-    def __init__(self, bench: Bench):
+    def __init__(self, bench: Bench, ram: Ram):
         self.bench, self.dut = bench, bench.dut
         self.read: list[tuple[int, bool, int]] = []  # word, error, cycle
         self.write_errors = 0
+        self.ram = ram
         cocotb.start_soon(self._run())
 
     async def _run(self) -> None:
         dut = self.dut
+        command: Any = self.bench.ports["memory__command"]
+        owed = answers = 0  # words of writes; bursts
+        told = 0  # words of the burst whose answer is passed on
         while True:
             await FallingEdge(dut.clk)
             await ReadOnly()
             if dut.memory__read_valid.value:
                 self.read.append((int(dut.memory__read_data.value),
                                   bool(dut.memory__read_error.value), self.bench.cycle))
+            unacknowledged = bool(dut.memory__unacknowledged.value)
+            assert unacknowledged == (owed > 0)
+            assert unacknowledged or not dut.memory__write_error.value
             self.write_errors += int(dut.memory__write_error.value)
+            owed, told = owed - told, 0
+            if command.fired():
+                asked = unpack_bits(MemoryCommandLayout, int(command.payload.value))
+                owed += (asked["last"] + 1) * asked["write"]
+            if dut.axi__bvalid.value and dut.axi__bready.value:
+                told = self.ram.write_bursts[answers][1]
+                answers += 1
 
     def command(self, address: int, words: int, *, write: bool = False, stall: float = 0.0) -> None:
         self.bench.send("memory__command", [{"address": address, "last": words - 1, "write": write}],
@@ -53,7 +68,7 @@ async def begin(dut: Any) -> tuple[Bench, Client, Ram]:
     bench = Bench(dut, AxiMaster(**OPTIONS))
     ram = Ram(dut, bench.rng, word_bytes=BYTES, size=SIZE)
     await bench.start()
-    return bench, Client(bench), ram
+    return bench, Client(bench, ram), ram
 
 
 def a_burst(rng: random.Random, *, within: int = WORDS) -> tuple[int, int]:
@@ -108,9 +123,11 @@ async def reads_see_the_writes_before_them(dut) -> None:
 
 
 @cocotb.test(timeout_time=5, timeout_unit="ms")
-async def errors_are_passed_on(dut) -> None:
+@cocotb.parametrize(lag=[0, 60])
+async def errors_are_passed_on(dut, lag: int) -> None:
     bench, client, ram = await begin(dut)
     ram.stall(0.0, 0.5)
+    ram.lag = lag
     ram.bad = {3, 70, 71, 72, 200}
     asked, wrong = [], 0
     for _ in range(60):
@@ -130,6 +147,16 @@ async def errors_are_passed_on(dut) -> None:
         wrong += not ram.bad.isdisjoint(range(address // BYTES, address // BYTES + words))
     assert wrong
     assert client.write_errors == wrong
+    # Without a read that waits for it.
+    for address, words in ((64, 7), (16, 2)):
+        client.command(address, words, write=True)
+        bench.send("memory__write", [0] * words)
+        await bench.sent("memory__write")
+        await bench.step(2)
+        while dut.memory__unacknowledged.value:
+            await FallingEdge(dut.clk)
+        wrong += address == 64
+        assert client.write_errors == wrong
 
 
 @cocotb.test(timeout_time=5, timeout_unit="ms")

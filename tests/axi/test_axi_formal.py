@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from amaranth.hdl import Assert, Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Assert, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
@@ -25,17 +25,18 @@ class Rules(wiring.Component):
 
     The slave answers only what was asked, in any number of words. ``spare``: bursts that the master
     believes it may have on their way, beyond what it may; ``cross``: the client's bursts may cross
-    multiples of the longest.
+    multiples of the longest; ``hasty``: a write is to count as acknowledged while its answer is told.
     """
 
-    def __init__(self, *, word_bytes: int, spare: int = 0, cross: bool = False):
+    def __init__(self, *, word_bytes: int, spare: int = 0, cross: bool = False, hasty: bool = False):
         self.word_bytes = word_bytes
         self.spare = spare
         self.cross = cross
+        self.hasty = hasty
         super().__init__({
             "command": In(MemoryCommandLayout), "offer": In(1), "give": In(1),
             "arready": In(1), "awready": In(1), "wready": In(1),
-            "rvalid": In(1), "rlast": In(1), "bvalid": In(1),
+            "rvalid": In(1), "rlast": In(1), "bvalid": In(1), "bresp": In(2),
         })
 
     def elaborate(self, platform: object) -> Module:
@@ -86,7 +87,7 @@ class Rules(wiring.Component):
         reads, writes = Signal(4), Signal(4)
         m.d.comb += [
             axi.rvalid.eq(self.rvalid & (reads != 0)), axi.rlast.eq(self.rlast),
-            axi.bvalid.eq(self.bvalid & (writes != 0)),
+            axi.bvalid.eq(self.bvalid & (writes != 0)), axi.bresp.eq(self.bresp),
         ]
         m.d.sync += [
             reads.eq(reads + (axi.arvalid & axi.arready) - (axi.rvalid & axi.rlast)),
@@ -113,6 +114,30 @@ class Rules(wiring.Component):
         with m.If(waiting):
             m.d.comb += Assert(self.cross | within(held))
         self.invariants(m, dut, reads, writes)
+
+        # Unacknowledged: commands of writes whose words were not all announced, and bursts until their answer is told.
+        fires = i.valid & i.ready & i.payload.write
+        owed, answered = Signal(12), Signal()  # words; an answer came a cycle ago
+        m.d.sync += [
+            owed.eq(owed + Mux(fires, i.payload.last + 1, 0) - Mux(new["aw"], axi.awlen + 1, 0)),
+            answered.eq(axi.bvalid),
+        ]
+        unacknowledged = dut.memory.unacknowledged
+        telling = Const(0) if self.hasty else answered
+        m.d.comb += [
+            Assert(unacknowledged == ((owed != 0) | (writes != 0) | axi.awvalid | telling)),
+            Assert(unacknowledged | ~dut.memory.write_error),
+            Assert(answered == dut.write_ends),
+        ]
+        offered, behind = dut.commands.o.payload, MemoryCommandLayout(dut.commands.skid.held)
+        rest = offered.last
+        if dut.pages is not None:  # of a burst whose first part has gone
+            end = (offered.address % dut.page_words + offered.last) % dut.page_words
+            rest = Mux(dut.pages.second, end, offered.last)
+        m.d.comb += Assert(
+            owed == Mux(dut.commands.o.valid & offered.write, rest + 1, 0)
+            + Mux(~dut.commands.skid.free & behind.write, behind.last + 1, 0)
+            + Mux(new["aw"], axi.awlen + 1, 0))
         waits = axi.wvalid & axi.wlast  # the last word of a burst; it may be of the one before
         length = Mux(new["aw"], axi.awlen, Mux(bursts == 2, lengths[1], lengths[0]))
         m.d.comb += Assert(bursts + new["aw"] == dut.writing + waits)
@@ -153,7 +178,7 @@ def test_keeps_the_rules(word_bytes):
     assert PROVEN in said, said[-3000:]
 
 
-@pytest.mark.parametrize("fault", [{"spare": 1}, {"cross": True}])
+@pytest.mark.parametrize("fault", [{"spare": 1}, {"cross": True}, {"hasty": True}])
 def test_the_proof_sees_a_fault(fault):
     said = prove(Rules(word_bytes=64, **fault), name="axifault", steps=12)
     assert REFUTED in said, said[-3000:]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nomul.host.cli.board import counters, logit_scale, open_board
+from nomul.host.cli.board import counters, open_board
 from nomul.host.cli.common import compile_for, load_any
 from nomul.host.driver import Board, BoardError
 from nomul.hw.build.design import design_verilog
@@ -76,7 +76,7 @@ def continued(golden: Golden, prompt: bytes, count: int) -> list[int]:
 def same_logits(board: Board, golden: Golden) -> None:
     vocab = golden.image.geometry.vocab
     np.testing.assert_array_equal(board.logits(vocab), golden.logits[0])
-    assert logit_scale(board) == golden.logit_scale[0]
+    assert board.logit_scale() == golden.logit_scale[0]
 
 
 def test_many_tokens(board: Board, golden: Golden):

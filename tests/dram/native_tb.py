@@ -75,6 +75,7 @@ class Reader:
             await ReadOnly()
             assert not dut.memory__read_error.value
             assert not dut.memory__write_error.value
+            assert not dut.memory__unacknowledged.value
             if dut.memory__read_valid.value:
                 self.words.append(int(dut.memory__read_data.value))
 

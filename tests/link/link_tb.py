@@ -7,10 +7,22 @@ import struct
 import zlib
 
 import cocotb
-from link_host import LANES, MAX_STEPS, SESSION, job_arguments, opened, place, test
+from link_host import (
+    LANES,
+    MAX_STEPS,
+    SESSION,
+    Host,
+    P,
+    alone,
+    job_arguments,
+    job_rows,
+    opened,
+    place,
+    test,
+)
 from standin import MEMORY_BYTES, REGION_BYTES, standin_tokens
 
-from nomul.host.protocol import encode_request, slip
+from nomul.host.protocol import decode_response, encode_request, slip
 from nomul.hw.link import Link
 from nomul.model.protocol import (
     EXTERNAL,
@@ -24,6 +36,7 @@ from nomul.model.protocol import (
     Command,
     JobState,
     Region,
+    Statistics,
     Status,
 )
 
@@ -240,3 +253,79 @@ async def takes_the_stated_cycles(dut) -> None:
         took = host.bench.times("tx")[before] - host.bench.times("rx")[-1]
         assert took == Link.cycles(command, count, bus=2), command
         assert (await host.answer()).status == Status.OK
+
+
+def soup(host: Host) -> bytes:
+    """Anything that may stand on a line: noise, frames in pieces, frames glued, and whole ones that mean nothing."""
+    rng = host.rng
+    special = [SLIP_END, SLIP_ESC, 0xDC, 0xDD]
+
+    def noise(count: int) -> bytes:
+        return bytes(rng.choice([*special, rng.randrange(256)]) for _ in range(count))
+
+    command = rng.choice([c for c in range(16) if c not in (Command.OPEN, Command.WRITE)])
+    arguments = rng.choice([
+        noise(rng.choice([0, 1, 2, 4, 6, 100, MAX_DATA + 4, MAX_DATA + 5])),
+        place(rng.choice([0, 1 << 24, EXTERNAL, rng.getrandbits(32)]), rng.randrange(600)),
+        job_rows(rng.randrange(3), [alone(rng.randrange(0xFFFF), fresh=True)], rng.randrange(1 << 16)),
+    ])  # fmt: skip
+    frame = encode_request(
+        command, host.sequence, rng.choice([host.session, host.session, 0, 1, SESSION ^ 0xFFFF]),
+        arguments, version=rng.choice([VERSION, VERSION, VERSION, rng.randrange(8)]),
+    )  # fmt: skip
+    at = rng.randrange(len(frame))
+    match rng.randrange(7):
+        case 0:
+            return noise(rng.randrange(1, 60))
+        case 1:
+            return frame[:at]
+        case 2:
+            return frame[at:]
+        case 3:
+            return frame[:at] + bytes([frame[at] ^ 1 << rng.randrange(8)]) + frame[at + 1 :]
+        case 4:
+            return frame[:at] + noise(1) + frame[at:]
+        case 5:
+            return frame[:at] + frame
+        case _:
+            return frame
+
+
+@test(100)
+@cocotb.parametrize(stall=[0.0, 0.3])
+async def whatever_came_before_a_request_is_answered(dut, stall: float) -> None:
+    host = await opened(dut)
+    await host.request(Command.WRITE, struct.pack("<I", Region.NORMS.base) + b"keep")
+    monitor = host.bench.expect("tx", 1 << 30, stall=stall)  # whatever is answered is taken
+    seen, answered = len(monitor.words), dict[int, int]()
+    host.decoder.clear()
+    for _ in range(60):
+        mixed = b"".join(soup(host) for _ in range(host.rng.randrange(1, 8)))
+        host.sequence = host.sequence + 1 & 0xFFFF
+        request = encode_request(Command.STATUS, host.sequence, host.session)
+        host.bench.send("rx", mixed + request, stall=stall)
+        response = None
+        for _ in range(2000):
+            await host.bench.step(50)
+            for raw in host.decoder.feed(bytes(monitor.words[seen:])):
+                found = decode_response(raw)
+                assert found is not None, f"damaged response {raw.hex()}"
+                assert found.status in [*Status]
+                answered[found.status] = answered.get(found.status, 0) + 1
+                if (found.command, found.sequence) == (Command.STATUS, host.sequence):
+                    response = found
+            seen = len(monitor.words)
+            if response is not None:
+                break
+        assert response is not None, f"not answered after {mixed.hex()}"
+        assert (response.status, len(response.results)) == (Status.OK, Statistics.SIZE)
+    assert len(answered) >= 5  # whole frames among the soup were understood, and refused
+    await host.bench.sent("rx")
+    await host.bench.step(50)
+    assert len(monitor.words) == seen
+    monitor.wanted = len(monitor.words)
+    await host.request(Command.ABORT, struct.pack("<H", 0))
+    await host.bench.step(P["cycles"] + 20)
+    assert await host.request(Command.READ, place(Region.NORMS.base, 4)) == b"keep"
+    await host.job(9, [9, 4], 6)
+    assert await host.results(9, 6) == standin_tokens([9, 4], steps=6)

@@ -333,7 +333,7 @@ def test_a_bad_line_never_makes_a_wrong_token(process: BoardProcess, rate: float
 def test_a_line_that_is_too_bad_is_an_error(process: BoardProcess):
     line = BadLine(process.port, rate=1.0, rng=random.Random(seed()))
     with pytest.raises(
-        NomulError, match=r"^board: no answer to OPEN after 3 tries of 0\.05 s: check that"
+        NomulError, match=r"^board: no answer to OPEN within 0\.15 s: check that"
     ):
         Board(line, tries=3, wait_s=0.05)
 
@@ -355,7 +355,7 @@ def test_a_board_that_hangs_is_noticed(process: BoardProcess, board: Board):
     next(tokens)
     process.freeze()
     begin = time.monotonic()
-    with pytest.raises(NomulError, match=r"^board: no answer to POLL after 8 tries of 0\.5 s"):
+    with pytest.raises(NomulError, match=r"^board: no answer to POLL within 4 s"):
         list(tokens)
     assert time.monotonic() - begin < 5.0
 
@@ -433,7 +433,7 @@ def test_users_share_the_lanes_of_a_board(rate: float):
             assert list(board.force(prompt[:5])) == expected[:5]
             assert board.logits(2).tolist() == [expected[4], 0]
             assert board.logits(2, lane=0).tolist() == [expected[3], 0]
-            board.logits_place = Region.LOGITS.base + 4, 4
+            board.logits_base, board.logits_stride = Region.LOGITS.base + 4, 4
             odd = board.logits(2)
             assert odd.tolist() == [expected[4], 0]
             rows = [[None, LaneToken(token=9, slot=3, fresh=True)], [None, None, LaneToken(token=None, slot=3)]]
@@ -444,7 +444,7 @@ def test_users_share_the_lanes_of_a_board(rate: float):
 def test_another_protocol_version_is_named(process: BoardProcess, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("nomul.host.protocol.VERSION", 3)
     monkeypatch.setattr("nomul.host.protocol.encode_request.__kwdefaults__", {"version": 3})
-    monkeypatch.setattr("nomul.host.driver.VERSION", 3)
+    monkeypatch.setattr("nomul.host.session.VERSION", 3)
     assert VERSION == 2
     with pytest.raises(NomulError, match=r"^board: speaks protocol version 2, this host 3"):
         Board.open(process.port)

@@ -3,18 +3,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from standin import IDENTITY
 
+from nomul.host.driver import Board
 from nomul.host.protocol import FrameDecoder, decode_response, encode_request, slip, unslip
 from nomul.model.errors import NomulError
-from nomul.model.protocol import RESPONSE, SLIP_END, VERSION, Command, Identity
+from nomul.model.protocol import (
+    CRC_RESIDUE,
+    HEADER_BYTES,
+    RESPONSE,
+    SLIP_END,
+    VERSION,
+    Command,
+    Identity,
+)
+
+CRC_OF_WHOLE = CRC_RESIDUE ^ 0xFFFFFFFF  # zlib's of anything that its right CRC follows
 
 special = st.binary(max_size=60) | st.lists(
     st.sampled_from([0xC0, 0xDB, 0xDC, 0xDD, 0]), max_size=60
@@ -53,6 +66,91 @@ def test_a_babbling_line_does_not_fill_the_memory():
         assert decoder.feed(bytes(1000)) == []
     assert len(decoder._partial) <= 1100
     assert decoder.feed(slip(b"good"))[-1] == b"good"
+
+
+def cut(line: bytes, data: st.DataObject) -> list[bytes]:
+    """A line in pieces, empty ones too."""
+    ends = sorted(data.draw(st.lists(st.integers(0, len(line)), max_size=8)))
+    return [line[a:b] for a, b in zip([0, *ends], [*ends, len(line)], strict=True)]
+
+
+def response(results: bytes, sequence: int) -> bytes:
+    raw = bytes([RESPONSE | VERSION << 4 | Command.READ]) + sequence.to_bytes(2, "little")
+    raw += bytes.fromhex("dbc0") + results + bytes([0])
+    return raw + zlib.crc32(raw).to_bytes(4, "little")
+
+
+#: Noise, whole responses, and those with a byte changed, lost or added.
+lines = st.lists(
+    st.binary(max_size=40)
+    | special
+    | st.builds(lambda results, sequence: slip(response(results, sequence)), special, st.integers(0, 0xFFFF))
+    | st.builds(
+        lambda results, at, new: (
+            lambda frame: frame[: at % len(frame)] + new + frame[at % len(frame) + 1 :]
+        )(slip(response(results, 7))),
+        special, st.integers(0, 200), st.binary(max_size=2),
+    ),
+    max_size=8,
+).map(b"".join)  # fmt: skip
+
+
+@settings(max_examples=400)
+@given(lines, st.data())
+def test_whatever_comes_what_is_taken_is_right(line: bytes, data: st.DataObject):
+    """However it is cut: nothing raised, no frame with a wrong CRC, and the next good one is found."""
+    decoder, found = FrameDecoder(), []
+    for piece in cut(line + slip(response(b"good", 0x1234)), data):
+        found += decoder.feed(piece)
+    assert found == FrameDecoder().feed(line + slip(response(b"good", 0x1234)))
+    taken = [(raw, decode_response(raw)) for raw in found]
+    for raw, it in taken:
+        right = len(raw) > 9 and raw[0] & RESPONSE and zlib.crc32(raw) == CRC_OF_WHOLE
+        assert (it is not None) == bool(right)
+    last = taken[-1][1]
+    assert last is not None
+    assert (last.results, last.sequence) == (b"good", 0x1234)
+
+
+class Scripted:
+    """A transport that answers requests with whatever it is given."""
+
+    def __init__(self, answer: Callable[[bytes], bytes]):
+        self.answer, self.out, self.decoder = answer, b"", FrameDecoder()
+
+    def write(self, data: bytes) -> None:
+        for raw in self.decoder.feed(data):
+            self.out += self.answer(raw)
+
+    def read(self, timeout_s: float) -> bytes:
+        out, self.out = self.out, b""
+        return out
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@settings(max_examples=100)
+@given(st.lists(lines, min_size=1, max_size=4), st.binary(max_size=70), st.integers(0, 255))
+def test_a_board_that_talks_nonsense_is_an_error(noise: list[bytes], results: bytes, status: int):
+    """Also with the right CRC, sequence and session: an error of ours or an answer, nothing else."""
+    told = iter(noise * 1000)
+
+    def answer(raw: bytes) -> bytes:
+        command, body = raw[0] & 15, results + bytes([status])
+        if command == Command.OPEN:
+            body = IDENTITY.pack() + bytes([0])
+        whole = bytes([raw[0] | RESPONSE]) + raw[1:HEADER_BYTES] + body
+        return next(told) + slip(whole + zlib.crc32(whole).to_bytes(4, "little"))
+
+    with Board(Scripted(answer), tries=2, wait_s=0.05, stall_s=0.02) as board:
+        for work in (
+            board.statistics, lambda: board.read(0, 5), lambda: board.checksum(0, 5),
+            lambda: board.write(0, b"x"), board.abort, lambda: list(board.generate([1], 2)),
+        ):  # fmt: skip
+            with contextlib.suppress(NomulError):
+                work()
 
 
 def test_a_request_is_as_the_document_says():

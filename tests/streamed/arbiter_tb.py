@@ -9,10 +9,11 @@ from typing import Any
 import cocotb
 from cocotb.triggers import FallingEdge, ReadOnly
 
-from nomul.hw.ports import BURST_WORDS
+from nomul.hw.ports import BURST_WORDS, MemoryCommandLayout
 from nomul.hw.streamed.arbiter import Arbiter
 from nomul.sim.harness import Bench, parameters
 from nomul.sim.harness.memory import MemoryModel
+from nomul.sim.harness.packing import unpack_bits
 
 P = parameters()
 OPTIONS = P["options"]
@@ -60,7 +61,11 @@ class Client:
 
     def sample(self, now: int) -> None:
         dut = self.bench.dut
-        self.write_errors += int(getattr(dut, f"{self.name}__write_error").value)
+        unacknowledged = int(getattr(dut, f"{self.name}__unacknowledged").value)
+        assert unacknowledged == int(dut.unacknowledged.value)
+        if getattr(dut, f"{self.name}__write_error").value:
+            self.write_errors += 1
+            assert unacknowledged, f"{self.name}: an error of a write that counted as acknowledged"
         if not getattr(dut, f"{self.name}__read_valid").value:
             return
         word = int(getattr(dut, f"{self.name}__read_data").value)
@@ -70,6 +75,39 @@ class Client:
         assert error == (at in self.memory.wrong)
         assert error or word == wanted, f"{self.name}: {word:#x} from {at:#x}, not {wanted:#x}"
         self.came.append((now, word, error))
+
+
+class Acknowledgements:
+    """Checks that clients know, without a gap and not for ever, whether writes are not acknowledged."""
+
+    def __init__(self, bench: Bench, memory: MemoryModel):
+        self.bench, self.memory = bench, memory
+        self.begun = self.ended = 0  # writes
+        self.forgotten = 0
+        self.since = 0  # cycle of the latest acknowledgement, or of the loss
+
+    def sample(self, now: int) -> None:
+        """A cycle; what a loss left behind counts no more."""
+        dut = self.bench.dut
+        owed = self.begun - self.ended
+        if owed > 0:
+            assert dut.unacknowledged.value, "a gap"
+        elif now > self.since + 1:
+            assert not dut.unacknowledged.value, "nothing is owed"
+        for name in NAMES:
+            port: Any = self.bench.ports[f"{name}__command"]
+            if port.fired():
+                self.begun += unpack_bits(MemoryCommandLayout, int(port.payload.value))["write"]
+        if self.memory.acknowledged and self.memory.acknowledged[-1] == now:
+            self.since = now
+            if self.forgotten:
+                self.forgotten -= 1
+            else:
+                self.ended += 1
+        if dut.lost.value:
+            self.forgotten += self.begun - self.ended
+            self.begun = self.ended = 0
+            self.since = now
 
 
 class Bed:
@@ -83,11 +121,12 @@ class Bed:
     async def start(self) -> None:
         dut = self.dut
         self.bench = Bench(dut, Arbiter(**OPTIONS))
-        for name in ("read_valid", "read_data", "read_error", "write_error"):
+        for name in ("read_valid", "read_data", "read_error", "write_error", "unacknowledged"):
             getattr(dut, f"memory__{name}").value = 0
         await self.bench.start()
         self.memory = MemoryModel(self.bench, "memory", word_bytes=WORD, **self.settings)
         self.clients = [Client(self.bench, self.memory, k) for k in range(len(NAMES))]
+        self.writes = Acknowledgements(self.bench, self.memory)
         cocotb.start_soon(self.run())
 
     async def run(self) -> None:
@@ -97,6 +136,7 @@ class Bed:
             await ReadOnly()
             for client in self.clients:
                 client.sample(now)
+            self.writes.sample(now)
             if self.dut.failed.value:
                 self.failed.append(now)
             if self.dut.lost.value:
@@ -353,3 +393,57 @@ async def dead_memory_is_lost_again_and_again(dut) -> None:
         bed.clients[1].write(0, [1])
         await lose(bed, 2 * PATIENCE + QUIET + 200)
         assert len(bed.lost) == turn + 1
+
+
+@cocotb.test(timeout_time=5, timeout_unit="ms")
+async def late_errors_of_writes_are_told(dut) -> None:
+    """Memory that takes its time with acknowledgements is not lost, if it gives the last within ``patience``."""
+    bed = Bed(dut, latency=(1, 9), stall=0.2, acknowledge=(PATIENCE - 80, PATIENCE - 20), wrong={2})
+    await bed.start()
+    for _ in range(5):
+        count = len(bed.failed)
+        for client in bed.clients:
+            client.write(0, [1, 2, 3, 4], 0.3)
+        await bed.settle()
+        await bed.bench.step(3)
+        assert len(bed.failed) == count + 1
+    assert [client.write_errors for client in bed.clients] == [5] * len(NAMES)
+    assert not bed.lost
+
+
+@cocotb.test(timeout_time=5, timeout_unit="ms")
+@cocotb.parametrize(deaf=[False, True], wrong=[False, True])
+async def writes_that_are_never_acknowledged_are_a_loss(dut, deaf: bool, wrong: bool) -> None:
+    """Told once, and again to who asks until memory speaks; errors of what is forgotten reach nobody."""
+    bed = Bed(dut, latency=(1, 4), wrong={0, 1} if wrong else ())
+    await bed.start()
+    first, second = bed.clients[:2]
+    bed.memory.silence(deaf=deaf)
+    first.write(0, [1, 2, 3])
+    await bed.bench.step(8)
+    began = bed.bench.cycle
+    assert bed.memory.written == ([] if deaf else [1, 2, 3])
+    at = await lose(bed)
+    assert began + PATIENCE - 8 <= at <= began + PATIENCE + 4
+    for turn in range(1, 4):
+        await bed.bench.step(5 * PATIENCE)
+        assert len(bed.lost) == turn  # nobody asks
+        assert not dut.unacknowledged.value
+        begun = bed.bench.cycle
+        if turn % 2:
+            second.read(2, 3)
+        else:
+            second.write(2, [5])
+        assert begun + PATIENCE <= await lose(bed) <= begun + PATIENCE + 4
+    assert len(bed.memory.bursts) == (0 if deaf else 1)
+    bed.memory.speak()
+    second.read(0, 2)
+    first.read(3, 2)
+    await bed.settle()
+    assert bed.memory.bursts[-2].cycle >= bed.memory.acknowledged[-1] + QUIET
+    assert len(bed.lost) == 4
+    assert not bed.failed
+    assert not any(client.write_errors for client in bed.clients)
+    second.write(7, [1, 2])
+    second.read(7, 2)
+    await bed.settle()

@@ -69,7 +69,7 @@ class Bed:
         for name in ("bases", "token", "state__read_data"):
             getattr(dut, name).value = 0
         for port in ("read", "write"):
-            for name in ("read_valid", "read_data", "read_error", "write_error"):
+            for name in ("read_valid", "read_data", "read_error", "write_error", "unacknowledged"):
                 getattr(dut, f"{port}__{name}").value = 0
         await bench.start()
         self.source = MemoryModel(bench, "read", word_bytes=WORD, **memory)

@@ -57,6 +57,7 @@ class Memory:
             dut.memory__read_data.value = rng.getrandbits(BITS) if at is None else word(at)
             dut.memory__read_error.value = rng.getrandbits(1) if at is None else at in self.wrong
             dut.memory__write_error.value = rng.getrandbits(1)
+            dut.memory__unacknowledged.value = rng.getrandbits(1)
             await ReadOnly()
             self.errors += int(dut.error.value)
 
@@ -64,7 +65,7 @@ class Memory:
 async def begin(dut: Any, **memory: Any) -> tuple[Bench, Memory]:
     bench = Bench(dut, Reader(**OPTIONS))
     for name in ("start", "address", "words", "memory__read_valid", "memory__read_data",
-                 "memory__read_error", "memory__write_error"):
+                 "memory__read_error", "memory__write_error", "memory__unacknowledged"):
         getattr(dut, name).value = 0
     await bench.start()
     dut.memory__write__ready.value = 0

@@ -29,7 +29,7 @@ class Bed:
         dut = self.dut
         self.bench = Bench(dut, Rows(**OPTIONS))
         for name in ("bases", "stop", "memory__read_valid", "memory__read_data", "memory__read_error",
-                     "memory__write_error"):
+                     "memory__write_error", "memory__unacknowledged"):
             getattr(dut, name).value = 0
         await self.bench.start()
         self.memory = MemoryModel(self.bench, "memory", word_bytes=WORD, **memory)

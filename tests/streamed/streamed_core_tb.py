@@ -42,7 +42,7 @@ class Bed:
         self.bench = Bench(dut, core)
         for name in ("give_up", "bus__address", "bus__write", "bus__write_data", "bus__read"):
             getattr(dut, name).value = 0
-        for name in ("read_valid", "read_data", "read_error", "write_error"):
+        for name in ("read_valid", "read_data", "read_error", "write_error", "unacknowledged"):
             getattr(dut, f"memory__{name}").value = 0
         await self.bench.start()
         word = CONFIG.word_bytes
@@ -80,6 +80,14 @@ class Bed:
             at = (IMAGE.map.logits + lane * IMAGE.map.logits_stride) * BLOCK
             logits = np.frombuffer(self.memory.get(at, GEOMETRY.vocab * LOGIT_BYTES), dtype="<i4")
             np.testing.assert_array_equal(logits, self.golden.logits[lane])
+
+    async def written(self, words: int) -> None:
+        """Waits until so many words were written in all."""
+        for _ in range(100 * PATIENCE):
+            if len(self.memory.written) >= words:
+                return
+            await self.bench.step()
+        raise AssertionError(f"{len(self.memory.written)} words written")
 
     async def abort(self) -> None:
         self.dut.give_up.value = 1
@@ -196,6 +204,95 @@ async def silence_is_a_fault(dut, deaf: bool) -> None:
     assert lost >= 3
 
 
+@cocotb.test(timeout_time=100, timeout_unit="ms")
+@cocotb.parametrize(part=["logits", "state"])
+async def a_write_that_fails_is_a_fault_of_its_token(dut, part: str) -> None:
+    """However long after its last word memory says so."""
+    bed = Bed(dut)
+    await bed.start(latency=(2, 12), stall=0.1, acknowledge=(300, PATIENCE - 500))
+    where, memory = IMAGE.map, bed.memory
+    assert where is not None
+    per = BLOCK // CONFIG.word_bytes
+    end = CONFIG.memory_bytes // CONFIG.word_bytes
+    region = range(where.logits * per, end) if part == "logits" else range(where.state * per, where.logits * per)
+    await bed.right(True)
+    whole = len(memory.written)
+    # What a token writes there last. State was read before; it fails when it is written.
+    final = [burst for burst in memory.bursts if burst.write and burst.address in region][-1]
+    wrong = range(final.address, final.address + final.words)
+    for _ in range(2):
+        words, bursts = len(memory.written), len(memory.bursts)
+        bed.offer(True)
+        if part == "logits":
+            memory.wrong = wrong
+        while not any(burst.write and burst.address == final.address for burst in memory.bursts[bursts:]):
+            await bed.bench.step()
+        memory.wrong = wrong
+        begun = bed.bench.cycle
+        assert await bed.result() == [0] * LANES
+        assert int(dut.error.value) == Fault.MEMORY
+        assert bed.bench.times("token_o")[-1] >= begun + 300
+        if part == "logits":
+            assert len(memory.written) == words + whole
+        memory.wrong = ()
+        await bed.right(True)
+        await bed.right(False)
+
+
+@cocotb.test(timeout_time=100, timeout_unit="ms")
+async def writes_that_are_never_acknowledged_are_silence(dut) -> None:
+    """All that a token wants is read, and its last word taken; tokens fail until memory speaks, then all is well."""
+    bed = Bed(dut)
+    await bed.start(latency=(2, 12), acknowledge=(60, 90))
+    await bed.right(True)
+    whole = len(bed.memory.written)
+    for idle in (3, 3 * PATIENCE):
+        words = len(bed.memory.written)
+        bed.offer(False)
+        await bed.written(words + whole)
+        bed.memory.silence()
+        for _ in range(2):  # the second one reads nothing
+            begun = bed.bench.cycle
+            assert await bed.result() == [0] * LANES
+            assert int(dut.error.value) == Fault.SILENCE
+            assert begun + PATIENCE - 10 <= bed.bench.times("token_o")[-1] <= begun + PATIENCE + 100
+            await bed.bench.step(idle)
+            bed.offer(False)
+        bed.memory.speak()
+        await bed.result()  # of states nothing is known
+        assert not dut.error.value
+        await bed.right(True)
+        await bed.right(False)
+
+
+@cocotb.test(timeout_time=100, timeout_unit="ms")
+@cocotb.parametrize(speaks=[True, False])
+async def a_token_that_waits_for_acknowledgements_can_be_aborted(dut, speaks: bool) -> None:
+    """The next one begins when the writes are acknowledged or lost."""
+    bed = Bed(dut)
+    await bed.start(latency=(2, 12), acknowledge=(60, 90))
+    await bed.right(True)
+    words = len(bed.memory.written)
+    bed.offer(False)
+    await bed.written(2 * words)
+    bed.memory.silence()
+    await bed.bench.step(30)
+    await bed.abort()
+    bed.offer(True)
+    await bed.bench.step(30)
+    assert len(bed.bench.times("token_i")) == 2
+    if not speaks:
+        begun = bed.bench.cycle
+        assert await bed.result() == [0] * LANES
+        assert int(dut.error.value) == Fault.SILENCE
+        assert bed.bench.times("token_o")[-1] <= begun + 2 * PATIENCE + 100
+    bed.memory.speak()
+    if speaks:
+        await bed.result()
+    await bed.right(True)
+    await bed.right(False)
+
+
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def the_host_sees_memory(dut) -> None:
     bed = Bed(dut)
@@ -205,7 +302,16 @@ async def the_host_sees_memory(dut) -> None:
     at = IMAGE.map.logits * BLOCK
     for k in range(12):
         assert await bed.access(at + k) == bed.memory.get(at + k, 1)[0]
+    for _ in range(2):  # a write that fails is the host's, not the next token's
+        assert await bed.access(at) == bed.memory.get(at, 1)[0]
+        bed.memory.wrong = {at // CONFIG.word_bytes}
+        assert await bed.access(at, 3) is None
+        bed.memory.wrong = ()
+        await bed.right(False)
+        assert await bed.access(at, 3) is not None
+        assert bed.memory.get(at, 1) == b"\3"
     bed.memory.silence()
+    assert await bed.access(at, 4) is None  # its word is there, but nothing is acknowledged
     assert await bed.access(0) is None
     bed.memory.speak()
     assert await bed.access(1) == bed.memory.get(1, 1)[0]

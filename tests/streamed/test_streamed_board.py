@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nomul.host.cli.board import logit_scale
 from nomul.host.driver import Board
 from nomul.host.lanes import Lanes
 from nomul.hw.build.design import design_hash
@@ -50,7 +49,7 @@ def program() -> Path:
 
 def opened(process: BoardProcess, image: Image, config: StreamedConfig = CONFIG) -> Board:
     board = Board.open(process.port, design=design_hash(config))
-    board.logits_place = config.logits_place(image)
+    board.logits_base, board.logits_stride = config.logits_place(image)
     return board
 
 
@@ -111,7 +110,7 @@ def test_logits_of_every_lane(board: Board, golden: Golden):
         assert best[lane] == continued(golden, text, 1)[0]
         np.testing.assert_array_equal(board.logits(GEOMETRY.vocab, lane=lane), golden.logits[0])
     assert board.logits_lane == 2
-    assert logit_scale(board) == golden.logit_scale[0]
+    assert board.logit_scale() == golden.logit_scale[0]
 
 
 def test_a_prompt_over_the_lanes(board: Board, golden: Golden):

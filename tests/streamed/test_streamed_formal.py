@@ -112,7 +112,9 @@ READS = 3
 class Watched(wiring.Component):
     """An arbiter whose clients and memory are the prover's, beside what was asked and not answered.
 
-    ``forget`` names what the prover may make this forget: a burst of reads, or a word of a write.
+    Memory acknowledges writes when the prover likes, at most 3 of them are on their way, and it may claim to owe more.
+    ``forget`` names what the prover may make this forget: a burst of reads, a word of a write, or memory what it
+    has not acknowledged.
     """
 
     def __init__(self, *, forget: str = ""):
@@ -121,7 +123,7 @@ class Watched(wiring.Component):
         super().__init__({
             **{name: In(MemorySignature(word_bytes=1)) for name in CLIENTS},
             "memory": Out(MemorySignature(word_bytes=1)),
-            "forget": In(1),
+            "acknowledge": In(1), "forget": In(1),
         })
 
     def elaborate(self, platform: object) -> Module:
@@ -131,7 +133,25 @@ class Watched(wiring.Component):
         ports = [getattr(self, name) for name in CLIENTS]
         for name, port in zip(CLIENTS, ports, strict=True):
             connect(m, flipped(port), getattr(dut, name))
-        connect(m, dut.memory, flipped(memory))
+        connect(m, dut.memory.write, flipped(memory.write))
+        below = Signal(2)  # writes that memory has not acknowledged
+        acknowledged = self.acknowledge & (below != 0)
+        m.d.comb += [
+            memory.command.valid.eq(dut.memory.command.valid),
+            memory.command.payload.eq(dut.memory.command.payload),
+            dut.memory.command.ready.eq(memory.command.ready & ~(memory.command.payload.write & (below == 3))),
+            dut.memory.read_valid.eq(memory.read_valid),
+            dut.memory.read_data.eq(memory.read_data),
+            dut.memory.read_error.eq(memory.read_error),
+            dut.memory.write_error.eq(memory.write_error & acknowledged),
+            dut.memory.unacknowledged.eq((below != 0) | memory.unacknowledged),
+        ]
+        if self.may_forget == "acknowledgement":
+            with m.If(self.forget):
+                m.d.comb += dut.memory.unacknowledged.eq(0)
+        ready = dut.memory.command.ready
+        to_memory = memory.command.valid & memory.command.payload.write
+        m.d.sync += below.eq(below + (to_memory & ready) - acknowledged)
         fires = [p.command.valid & p.command.ready for p in ports]
         m.d.comb += Assert(sum(fires) <= 1)
         command = Signal(memory.command.payload.shape())
@@ -172,9 +192,9 @@ class Watched(wiring.Component):
         m.d.comb += Assert(memory.command.valid == waiting)
         with m.If(waiting):
             m.d.comb += Assert(memory.command.payload == held)
-        m.d.sync += waiting.eq(asks | waiting & ~memory.command.ready)
+        m.d.sync += waiting.eq(asks | waiting & ~ready)
         with m.If(asks):
-            m.d.comb += Assert(~waiting | memory.command.ready)
+            m.d.comb += Assert(~waiting | ready)
             m.d.sync += held.eq(command)
 
         # Words of the one burst of writes.
@@ -198,6 +218,23 @@ class Watched(wiring.Component):
                 Assert(memory.write.payload == Array(p.write.payload for p in ports)[writer]),
                 Assert(takes == memory.write.ready << writer),
             ]
+        # Writes of which clients do not know whether they failed: they see so without a gap, hear of errors of these
+        # before it ends, and of no others.
+        unknown, told = Signal(3), Signal()
+        m.d.sync += [
+            unknown.eq(unknown + (asks & command.write) - (acknowledged & (unknown != 0))),
+            told.eq(dut.memory.write_error & (unknown != 0) & ~dut.lost),
+        ]
+        with m.If(dut.lost):
+            m.d.sync += unknown.eq(0)
+        for port in ports:
+            m.d.comb += [
+                Assert(port.unacknowledged | (unknown == 0)),
+                Assert(port.unacknowledged | ~port.write_error),
+                Assert(port.write_error == told),
+            ]
+        m.d.comb += Assert(unknown == Mux(dut.quiet == 0, below + to_memory, 0))
+
         # What makes it inductive.
         m.d.comb += [
             Assert(dut.tags.level == asked.level), Assert(dut.word == word),
@@ -229,7 +266,7 @@ def test_an_arbiter_brings_answers_to_who_asked_and_never_mixes_writers(visible:
     assert PROVEN in said, said[-3000:]
 
 
-@pytest.mark.parametrize("forget", ["burst", "word"])
+@pytest.mark.parametrize("forget", ["burst", "word", "acknowledgement"])
 def test_the_proof_sees_what_is_forgotten(visible: None, forget: str):
     said = prove(Watched(forget=forget), name=f"forgets-{forget}")
     assert REFUTED in said, said[-3000:]

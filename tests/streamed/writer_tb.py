@@ -26,7 +26,7 @@ PIECES = WORD // PIECE_BYTES
 
 async def begin(dut: Any, unit: Any, **memory: Any) -> tuple[Bench, MemoryModel]:
     bench = Bench(dut, unit)
-    for name in ("read_valid", "read_data", "read_error", "write_error"):
+    for name in ("read_valid", "read_data", "read_error", "write_error", "unacknowledged"):
         getattr(dut, f"memory__{name}").value = 0
     if KIND == "logits":
         for name in ("port__valid", "token", "bases", "idle"):

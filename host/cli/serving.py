@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``nomul serve``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+from nomul.host.lanes import LanesBoard
+from nomul.model.errors import NomulError
+
+from .board import connected, lane_logits
+from .common import (
+    Loaded,
+    compile_core,
+    core_options,
+    dram_option,
+    load_any,
+    memory_of,
+    tokenizer_for,
+)
+
+_TOKEN = "NOMUL_TOKEN"
+_GOLDEN_LANES = 8
+
+Logits = Callable[[int], np.ndarray]
+Recover = Callable[[NomulError], None]
+
+
+def _token(file: Path | None) -> str | None:
+    """What clients must present: the file's one line, or the environment's."""
+    if file is not None:
+        try:
+            text, where = file.read_text(), str(file)
+        except UnicodeDecodeError:
+            raise NomulError(f"{file}: no text; write the token on one line") from None
+    elif _TOKEN in os.environ:
+        text, where = os.environ[_TOKEN], _TOKEN
+    else:
+        return None
+    token = text.strip()
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise NomulError(f"{where}: a token is one line of printable ASCII without spaces, and not empty")
+    return token
+
+
+def model_name(loaded: Loaded) -> str:
+    """What clients call the model."""
+    path = loaded.path.resolve()
+    return str(loaded.header.get("name") or (path.name if path.is_dir() else path.stem))
+
+
+@contextmanager
+def _board(
+    name: str,
+    loaded: Loaded,
+    console: Console,
+    *,
+    weights: str,
+    lanes: int,
+    engine: str | None,
+    bytes_per_beat: int | None,
+    dram: str | None,
+) -> Iterator[tuple[LanesBoard, Logits, Recover | None, str]]:
+    """A board with the model in it, what reads its logits, what brings it back, and what to call it."""
+    memory = memory_of(dram, weights=weights, board=name)
+    image, config = compile_core(
+        loaded.model, weights=weights, lanes=lanes, engine=engine, bytes_per_beat=bytes_per_beat,
+        dram=memory,
+    )  # fmt: skip
+    if name == "golden":
+        from nomul.sim.golden_board import GoldenBoard
+
+        golden = GoldenBoard(image, lanes=_GOLDEN_LANES)
+        yield golden, golden.logits, None, "golden model on this CPU, no board"
+        return
+    with ExitStack() as stack:
+        with Progress(
+            TextColumn("{task.description}"), BarColumn(), DownloadColumn(),
+            console=console, transient=True, disable=not console.is_terminal,
+        ) as shown:  # fmt: skip
+            number = shown.add_task("loading the model", total=None)
+            connection, process = stack.enter_context(connected(
+                name, image, config, dram=memory, say=lambda line: console.print(line, markup=False),
+                progress=lambda done, total: shown.update(number, completed=done, total=total),
+            ))  # fmt: skip
+        what = "simulated board" if process is not None else f"board at {name}"
+        yield connection.board, lane_logits(connection.board), connection.recover, what
+
+
+@click.command("serve")
+@click.option("--board", "board_name", default="sim", show_default=True, metavar="sim|golden|PORT",
+              help="The simulated board, the golden model on this CPU, or a serial port.")  # fmt: skip
+@click.option("--model", metavar="FILE", help="Model file or checkpoint; default the shipped one.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True,
+              help="0 takes a free one.")  # fmt: skip
+@click.option("--token-file", type=click.Path(path_type=Path), metavar="FILE",
+              help=f"Bearer token that clients must present; default ${_TOKEN}, else none.")  # fmt: skip
+@click.option("--queue", type=click.IntRange(min=0), default=64, show_default=True,
+              help="Texts that may wait beyond one a lane; then 429.")  # fmt: skip
+@click.option("--max-prompt", type=click.IntRange(min=1), default=4096, show_default=True,
+              help="Tokens of a prompt.")  # fmt: skip
+@click.option("--max-tokens", type=click.IntRange(min=1), default=1024, show_default=True,
+              help="Most tokens that a request may generate.")  # fmt: skip
+@partial(core_options, port="--weights")
+@dram_option
+def serve_command(
+    board_name: str,
+    model: str | None,
+    host: str,
+    port: int,
+    token_file: Path | None,
+    queue: int,
+    max_prompt: int,
+    max_tokens: int,
+    weights: str,
+    lanes: int,
+    engine: str | None,
+    bytes_per_beat: int | None,
+    dram: str | None,
+) -> None:
+    """Serve a board's lanes over HTTP: the OpenAI API, metrics, and a page at /.
+
+    Ctrl-C or SIGTERM ends it: requests have ten seconds to finish; a second Ctrl-C ends it at once.
+
+    \b
+    Example:
+      nomul serve --board golden
+      nomul serve --weights native --lanes 8
+      curl http://127.0.0.1:8000/v1/completions -H 'Content-Type: application/json' \\
+        -d '{"model": "stdlib-1m3", "prompt": "import os", "max_tokens": 40, "temperature": 0}'
+    """
+    from nomul.host.serve.app import Limits, Server, Service, is_loopback, listen
+    from nomul.host.serve.engine import Engine
+
+    token = _token(token_file)
+    limits = Limits(prompt=max_prompt, tokens=max_tokens)
+    loaded = load_any(model)
+    coder = tokenizer_for(loaded)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    with listen(host, port, reader_s=limits.reader_s) as sock:  # before a board is built
+        at = sock.getsockname()[1]
+        with _board(
+            board_name, loaded, console, weights=weights, lanes=lanes, engine=engine,
+            bytes_per_beat=bytes_per_beat, dram=dram,
+        ) as (board, logits, recover, what):  # fmt: skip
+            worker = Engine(board, logits=logits, end=coder.end, queue=queue, recover=recover)
+            named = {host.lower(), f"[{host.lower()}]", "localhost", "127.0.0.1", "[::1]"}
+            service = Service(
+                worker, coder, name=model_name(loaded), board=what, design=board.identity.design,
+                limits=limits, token=token, hosts=named if is_loopback(host) and token is None else None,
+            )  # fmt: skip
+            worker.start()
+            try:
+                count = "1 lane" if worker.lanes == 1 else f"{worker.lanes} lanes"
+                shown = f"[{host}]" if ":" in host else host
+                console.print(
+                    f"serving {service.name} at http://{shown}:{at} ({what}, {count})", markup=False
+                )
+                if token is None and not is_loopback(host):
+                    console.print(
+                        f"warning: no token: whoever reaches {shown}:{at} may use it; "
+                        f"give --token-file or {_TOKEN}", markup=False,
+                    )  # fmt: skip
+                Server(service).run(sockets=[sock])
+            finally:
+                worker.close()
+    console.print("ended", markup=False)

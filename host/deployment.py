@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model as it lies in a board's memory, and what a host has to know to use it there."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from nomul.model import image as places
+from nomul.model import program
+from nomul.model.core_config import CoreConfig
+from nomul.model.memory_map import BLOCK, STATE_BYTES, state_place
+from nomul.model.protocol import EXTERNAL, LaneToken, Region
+from nomul.model.streamed_config import StreamedConfig
+
+from .driver import Board
+from .loading import Image
+
+__all__ = ["Deployment", "States"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class States:
+    """Where recurrent states lie in external memory.
+
+    Parameters
+    ----------
+    base : int
+        Address of slot 0's.
+    stride : int
+        Bytes from one slot's to the next.
+    size : int
+        Bytes of one.
+    """
+
+    base: int
+    stride: int
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """A model and a design that go together.
+
+    Parameters
+    ----------
+    parts : mapping
+        Bytes by address: the memory image.
+    vocab : int
+    design : bytes, optional
+        The 8 bytes of the design; without, any board will do whose memories are large enough.
+    logits_base, logits_stride : int, int or None
+        See :class:`~nomul.host.driver.Board`.
+    states : States, optional
+        If a host can read and write them: not where they stay on the chip.
+    """
+
+    parts: Image = field(repr=False)
+    vocab: int
+    design: bytes | None = None
+    logits_base: int = Region.LOGITS.base
+    logits_stride: int | None = None
+    states: States | None = None
+
+    @classmethod
+    def of(
+        cls,
+        image: program.Image,
+        config: CoreConfig | StreamedConfig,
+        *,
+        design: bytes | None = None,
+    ) -> Deployment:
+        """What a memory image needs on a core of a configuration.
+
+        Parameters
+        ----------
+        image : Image
+            Compiled for ``config``.
+        config : CoreConfig or StreamedConfig
+        design : bytes, optional
+            From :func:`nomul.hw.build.design.design_hash`.
+        """
+        vocab = image.geometry.vocab
+        if isinstance(config, CoreConfig):
+            config.check(image)
+            return cls(parts=places.regions(image, config.weight_beats), vocab=vocab, design=design)
+        found = image.map
+        assert found is not None, "an image of a StreamedConfig has a map"
+        states = None
+        if found.state_stride:
+            size = state_place(image.geometry, image.geometry.layers) * STATE_BYTES
+            states = States(
+                base=EXTERNAL | found.state * BLOCK, stride=found.state_stride * BLOCK, size=size
+            )
+        base, stride = config.logits_place(image)
+        return cls(
+            parts=dict(places.external_regions(image)),
+            vocab=vocab,
+            design=design,
+            logits_base=base,
+            logits_stride=stride,
+            states=states,
+        )
+
+    @cached_property
+    def model(self) -> str:
+        """SHA-256 of the memory image, in hexadecimal."""
+        digest = hashlib.sha256()
+        for address, data in sorted(self.parts.items()):
+            digest.update(f"{address} {len(data)}\n".encode())
+            digest.update(data)
+        return digest.hexdigest()
+
+    def load(
+        self, board: Board, *, progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> int:
+        """Loads the model and tells the board's object where things lie; see :meth:`Board.load`."""
+        board.vocab = self.vocab
+        board.logits_base, board.logits_stride = self.logits_base, self.logits_stride
+        return board.load(self.parts, progress=progress)
+
+    def read_state(self, board: Board, *, slot: int = 0) -> bytes | None:
+        """A slot's recurrent state between jobs; ``None`` if it stays on the chip."""
+        if self.states is None:
+            return None
+        return board.read(self.states.base + slot * self.states.stride, self.states.size)
+
+    def write_state(self, board: Board, state: bytes, *, slot: int = 0) -> None:
+        """Puts a state back: the slot goes on from it.
+
+        A board goes on only in a slot that was used, so the slot takes a token first.
+        """
+        assert self.states is not None
+        assert len(state) == self.states.size
+        for _ in board.run([[LaneToken(token=0, slot=slot, fresh=True)]]):
+            pass
+        board.write(self.states.base + slot * self.states.stride, state)
