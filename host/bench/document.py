@@ -31,7 +31,7 @@ _SHAPE: dict[str, Any] = {
     "model": {"name": str, "path": str, "sha256": str, "ternary_weights": int, "geometry": dict},
     "core": {"design": str, "kind": str, "configuration": dict, "trits_per_cycle": int, "clock_hz": _NUMBER,
              "clock_from": str},
-    "settings": {"board": str, "port": str, "lanes": int, "prompts": [int], "outputs": [int], "repeat": int},
+    "settings": {"board": str, "weights": str, "lanes": int, "prompts": [int], "outputs": [int], "repeat": int},
     "targets": [
         {
             "key": str, "name": str, "label": str, "what": str,

@@ -56,8 +56,8 @@ class Settings:
     model : str or None
         A model file or a checkpoint; by default the shipped model.
     board : str
-        ``"sim"`` or a serial port.
-    port, lanes, engine, bytes_per_beat, dram
+        ``"sim"``, a serial port or ``tcp://HOST:PORT``.
+    weights, lanes, engine, bytes_per_beat, dram
         The core, as :func:`~nomul.host.cli.common.compile_core` takes them; ``dram`` by the name of its board.
     prompts, outputs : tuple of int
         Lengths in tokens.
@@ -73,7 +73,7 @@ class Settings:
 
     model: str | None = None
     board: str = "sim"
-    port: str = "onchip"
+    weights: str = "onchip"
     lanes: int = 1
     engine: str | None = None
     bytes_per_beat: int | None = None
@@ -88,7 +88,7 @@ class Settings:
     cpu: bool = True
 
     def __post_init__(self) -> None:
-        if self.dram is not None and (self.dram not in BOARDS or self.port != "native" or self.board != "sim"):
+        if self.dram is not None and (self.dram not in BOARDS or self.weights != "native" or self.board != "sim"):
             raise NomulError(
                 f"bench: --dram {self.dram}; it is one of {', '.join(BOARDS)}, for --board sim and --port native"
             )
@@ -123,7 +123,7 @@ def bench(settings: Settings, *, command: str = "", say: Say = lambda line: None
     loaded = load_any(settings.model)
     memory = BOARDS[settings.dram] if settings.dram else None
     image, config = compile_core(
-        loaded.model, port=settings.port, lanes=settings.lanes, engine=settings.engine,
+        loaded.model, weights=settings.weights, lanes=settings.lanes, engine=settings.engine,
         bytes_per_beat=settings.bytes_per_beat, dram=memory,
     )  # fmt: skip
     lengths = cases(settings.prompts, settings.outputs, settings.lanes)

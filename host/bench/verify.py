@@ -61,7 +61,7 @@ def verify(
     model : str, optional
         Where the model is now; by default where it was.
     board : str, optional
-        A serial port: re-runs what was measured on a board there.
+        A serial port or ``tcp://HOST:PORT``: re-runs there what was measured on a board.
     cpu : bool
         Whether the CPU's figures are re-run.
     say : callable
@@ -132,7 +132,7 @@ def _not_here(document: dict[str, Any], settings: Settings, board: str | None) -
         return {"board": "measured on a board; with --board PORT it is run there"}
     loaded = load_any(settings.model)
     _, config = compile_core(
-        loaded.model, port=settings.port, lanes=settings.lanes, engine=settings.engine,
+        loaded.model, weights=settings.weights, lanes=settings.lanes, engine=settings.engine,
         bytes_per_beat=settings.bytes_per_beat, dram=BOARDS[settings.dram] if settings.dram else None,
     )  # fmt: skip
     design = design_of(config)

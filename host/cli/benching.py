@@ -15,11 +15,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from nomul.hw.dram.boards import BOARDS
 from nomul.model.errors import NomulError
 from nomul.model.files import atomic
 
-from .common import core_options, json_option, print_json
+from .common import core_options, dram_option, json_option, memory_of, print_json
 
 _STYLES = {"equal": "green", "differs": "bold red", "ratio": "cyan", "not re-run": "yellow"}
 
@@ -54,11 +53,10 @@ def _progress(quiet: bool) -> tuple[AbstractContextManager[Any], Callable[[str],
 @click.option("--verify", "file", type=click.Path(path_type=Path), metavar="FILE",
               help="Check a bench.json: re-run what can be re-run here, and compare.")  # fmt: skip
 @click.option("--model", metavar="FILE", help="Model file or checkpoint; default the shipped one.")
-@click.option("--board", "board_name", default=None, metavar="sim|PORT",
-              help="The simulated board (the default), or a serial port.")  # fmt: skip
+@click.option("--board", "board_name", default=None, metavar="sim|NAME",
+              help="The simulated board (the default), a serial port, or tcp://HOST:PORT.")  # fmt: skip
 @core_options
-@click.option("--dram", type=click.Choice([*BOARDS]),
-              help="Memory and controller of the simulated board are this one's; with --port native.")  # fmt: skip
+@dram_option
 @click.option("--clock-mhz", type=click.FloatRange(min=0.001, max=10_000),
               help="Clock of the simulated core; by default what it says of itself.")  # fmt: skip
 @click.option("--prompts", type=_Lengths(1), default="16,64", show_default=True, help="Lengths of prompts, in tokens.")
@@ -77,7 +75,7 @@ def bench_command(
     file: Path | None,
     model: str | None,
     board_name: str | None,
-    port: str,
+    weights: str,
     lanes: int,
     engine: str | None,
     bytes_per_beat: int | None,
@@ -113,12 +111,11 @@ def bench_command(
             checks = verify(file, model=model, board=board_name, cpu=not no_cpu, say=say)
         _verified([check.to_dict() for check in checks], file, as_json)
         return
-    if dram is not None and (port != "native" or board_name not in (None, "sim")):
-        raise click.UsageError(f"--dram {dram}: it is for --board sim and --port native")
+    memory_of(dram, weights=weights, board=board_name or "sim")  # or bad usage
     settings = Settings(
-        model=model, board=board_name or "sim", port=port, lanes=lanes, engine=engine, bytes_per_beat=bytes_per_beat,
-        dram=dram, prompts=prompts, outputs=outputs, repeat=repeat, seed=seed, clock_mhz=clock_mhz, meters=meters,
-        cpu=not no_cpu,
+        model=model, board=board_name or "sim", weights=weights, lanes=lanes, engine=engine,
+        bytes_per_beat=bytes_per_beat, dram=dram, prompts=prompts, outputs=outputs, repeat=repeat, seed=seed,
+        clock_mhz=clock_mhz, meters=meters, cpu=not no_cpu,
     )  # fmt: skip
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)

@@ -135,7 +135,7 @@ def test_users_at_once():
         Board.open(process.port, design=design_hash(CONFIG)) as board,
     ):
         board.load(dict(external_regions(image)))
-        board.logits_place = CONFIG.logits_place(image)
+        board.logits_base, board.logits_stride = CONFIG.logits_place(image)
         board.vocab = STREAMED.vocab
         target = BoardTarget(board, process, counters=counters, clock_hz=75e6)
         found = {}

@@ -118,7 +118,7 @@ def test_the_clock_of_a_modelled_power(tmp_path: Path):
         (["--prompts", "3,x"], 2, "'x' is no length"),
         (["--prompts", "0"], 2, "'0' is no length; it must be 1 to"),
         (["--outputs", "1"], 2, "'1' is no length; it must be 2 to"),
-        (["--dram", "ecpix5-85f"], 2, "it is for --board sim and --port native"),
+        (["--dram", "ecpix5-85f"], 2, "it is for the simulated board and weights from a native port"),
         (["--lanes", "2"], 1, "a whole core has one lane so far"),
         (["--board", "/dev/null/none", "--clock-mhz", "5"], 1, "a board tells its clock; leave it out"),
         (["--model", "/nowhere"], 1, "no such file"),
