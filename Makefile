@@ -29,7 +29,7 @@ lint: setup build/types/nomul  ## ruff and mypy
 
 bench: setup     ## area, Fmax, cycles, tokens per second: build/bench.json
 	@mkdir -p build
-	$(BIN)/nomul bench --json > build/bench.part
+	$(BIN)/python -m nomul.host.cli.bench_toolkit > build/bench.part
 	@mv build/bench.part build/bench.json && echo build/bench.json
 
 bench-large:     ## published sizes: import, golden, PyTorch; streamed cores, lanes, DRAM controllers: build/bench-*.json

@@ -25,7 +25,7 @@ _COMMANDS = {
     "verilog": ("hardware", "Verilog, a manifest and the memory image."),
     "sim": ("hardware", "Run the cocotb testbenches."),
     "report": ("reporting", "Area, Fmax, cycles per token, and where they go."),
-    "bench": ("benching", "All figures as JSON."),
+    "bench": ("benching", "Tokens a second and a joule, beside this machine's CPU; JSON and a page."),
     "power": ("power", "What a power meter says."),
     "train": ("training", "The training recipe."),
     "doctor": ("checking", "Tools, versions, ports: what is wrong and how to mend it."),

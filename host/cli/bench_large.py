@@ -119,57 +119,17 @@ def measure_torch(folder: Path, count: int, dtype: str) -> dict[str, Any]:
     """The same model in PyTorch on all cores, products in a dtype."""
     import torch
 
-    from nomul.model.ternary import ternarise
-    from nomul.train.model import BitLinear, MatMulFreeLM
+    from nomul.host.bench.torch_model import deployed
 
-    kind = getattr(torch, dtype)
-    source = read_checkpoint(folder)
-
-    class Deployed(torch.nn.Module):
-        """A BitLinear whose weights are ternarised already."""
-
-        def __init__(self, name: str):
-            super().__init__()
-            ternary = ternarise(source.tensor(f"{name}.weight"))
-            self.trits = torch.from_numpy(ternary.trits).to(kind)
-            self.scale = ternary.scale
-            self.norm = torch.from_numpy(source.tensor(f"{name}.norm.weight"))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            y = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + source.eps) * self.norm
-            a = y.abs().amax(-1, keepdim=True).clamp_min(1e-5)
-            q = torch.round(y * (127 / a)).clamp(-127, 127).to(kind)
-            return torch.nn.functional.linear(q, self.trits).float() * (a / 127 * self.scale)
-
-    torch.set_num_threads(os.cpu_count() or 1)
-    with torch.device("meta"):
-        model = MatMulFreeLM(source.geometry)
-    for name, module in list(model.named_modules()):
-        if isinstance(module, BitLinear):
-            parent, _, last = name.rpartition(".")
-            setattr(model.get_submodule(parent), last, Deployed(name))
-    for name, _ in list(model.named_parameters()):
-        values = torch.from_numpy(source.tensor(name))
-        if name == "model.embeddings.weight":
-            values = values.to(kind)
-        parent, _, last = name.rpartition(".")
-        setattr(model.get_submodule(parent), last, torch.nn.Parameter(values, requires_grad=False))
-    state = torch.zeros(source.geometry.layers, 1, source.geometry.hidden)
+    model = deployed(read_checkpoint(folder), threads=os.cpu_count() or 1, dtype=dtype)
+    state = model.state(1)
 
     def step(token: int) -> None:
         nonlocal state
-        x = model.model.embeddings(torch.tensor([[token]])).float()
-        share = model.model.lower_bounds.softmax(0)
-        bounds = share.cumsum(0) - share[0]
-        following = []
-        for layer, h, bound in zip(model.model.layers, state, bounds, strict=True):
-            x, h = layer(x, h, bound)
-            following.append(h)
-        state = torch.stack(following)
-        model.head(x).argmax()
+        _, state = model.step(torch.tensor([[token]]), state)
 
     with torch.no_grad():
-        found = _speed(step, _tokens(source.geometry, count))
+        found = _speed(step, _tokens(model.geometry, count))
     return {"torch": torch.__version__, **found}
 
 

