@@ -106,7 +106,7 @@ def run_command(
     \b
     Example:
       nomul run "def read_lines(path):" --tokens 200
-      nomul run "import os" --stop "\n\n"
+      nomul run "import os" --stop "def "
       nomul run --ids "0 102 111 114" --tokens 20
       nomul run "import os" --port native --lanes 4 --dram ecpix5-85f
     """
