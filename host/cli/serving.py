@@ -157,8 +157,9 @@ def serve_command(
       curl http://127.0.0.1:8000/v1/completions -H 'Content-Type: application/json' \\
         -d '{"model": "stdlib-1m3", "prompt": "import os", "max_tokens": 40, "temperature": 0}'
     """
-    from nomul.host.serve.app import Limits, Server, Service, is_loopback, listen
     from nomul.host.serve.engine import Engine
+    from nomul.host.serve.server import Server, is_loopback, listen
+    from nomul.host.serve.service import Limits, Service
 
     token = _token(token_file)
     limits = Limits(prompt=max_prompt, tokens=max_tokens)

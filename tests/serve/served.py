@@ -15,8 +15,9 @@ import numpy as np
 
 from nomul.host.lanes import LanesBoard
 from nomul.host.sampling import Sampler
-from nomul.host.serve.app import Limits, Server, Service, listen
 from nomul.host.serve.engine import Engine
+from nomul.host.serve.server import Server, listen
+from nomul.host.serve.service import Limits, Service
 from nomul.model.errors import NomulError
 from nomul.model.fold import fold
 from nomul.model.geometry import Geometry

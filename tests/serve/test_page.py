@@ -12,7 +12,7 @@ import pytest
 from browser import Browser, chromium
 from served import NAME, Served, alone, said, until
 
-from nomul.host.serve.app import Limits
+from nomul.host.serve.service import Limits
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="no chromium here: apt-get install chromium")
 

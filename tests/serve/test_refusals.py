@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from served import NAME, Served, alone, lines, said
 
-from nomul.host.serve.app import Limits
+from nomul.host.serve.service import Limits
 from nomul.sim.harness import seed
 
 PATHS = ("/v1/completions", "/v1/chat/completions")

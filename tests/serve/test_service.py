@@ -15,7 +15,7 @@ import openai
 import pytest
 from served import NAME, Served, alone, image, lines, said
 
-from nomul.host.serve.app import Limits
+from nomul.host.serve.service import Limits
 from nomul.host.transport import LostError
 from nomul.model.errors import NomulError
 from nomul.model.protocol import LaneToken
