@@ -154,13 +154,18 @@ def test_a_missing_compiler(nomul: Nomul, monkeypatch: pytest.MonkeyPatch, tmp_p
 
 # Processes of their own
 
+#: The command, as a terminal would start it: whoever runs tests in the background has interrupts ignored.
+INTERRUPTIBLE = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from nomul.host.cli import main; main()"
+)
+
 
 @pytest.fixture
 def running(tiny: Path) -> Iterator[subprocess.Popen[bytes]]:
     """``nomul run`` on a long job, its first tokens already there."""
-    code = "from nomul.host.cli import main; main()"
     process = subprocess.Popen(
-        [sys.executable, "-c", code, "run", PROMPT, "--model", str(tiny), "--tokens", "100000"],
+        [sys.executable, "-c", INTERRUPTIBLE, "run", PROMPT, "--model", str(tiny), "--tokens", "100000"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
     )  # fmt: skip
     try:
@@ -206,9 +211,8 @@ def test_a_long_prompt_can_be_interrupted():
     That all of such a prompt arrives, in order, is tested on a stand-in core, which takes a few
     cycles a token: ``tests/link/test_driver.py``.
     """
-    code = "from nomul.host.cli import main; main()"
     process = subprocess.Popen(
-        [sys.executable, "-c", code, "run", "x" * 100_000, "--json"],
+        [sys.executable, "-c", INTERRUPTIBLE, "run", "x" * 100_000, "--json"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     try:
