@@ -20,6 +20,8 @@ from cocotb_tools.runner import Verilator
 from nomul.hw.build.tools import build_folder, verilator_environment, versions
 from nomul.hw.build.verilog import convert
 
+from .runtime import keep_runtime, runtime_flags
+
 __all__ = ["run", "seed"]
 
 # Amaranth's Verilog relies on extension, and its case statements are as it means them.
@@ -71,12 +73,14 @@ def _build(component: wiring.Component, name: str) -> Path:
             return folder
         (folder / f"{name}.v").write_text(source)
         try:
-            _Runner().build(sources=[folder / f"{name}.v"], hdl_toplevel=name, build_dir=folder,
-                            timescale=("1ns", "1ps"), build_args=_WARNINGS,
-                            log_file=folder / "build.log")
+            with _environment({"MAKEFLAGS": os.environ.get("MAKEFLAGS", "") + runtime_flags()}):
+                _Runner().build(sources=[folder / f"{name}.v"], hdl_toplevel=name,
+                                build_dir=folder, timescale=("1ns", "1ps"),
+                                build_args=_WARNINGS, log_file=folder / "build.log")
         except RuntimeError as error:
             log = _tail(folder / "build.log")
             raise RuntimeError(f"Verilator on {name}: {error}\n{log}") from None
+        keep_runtime(folder)
         (folder / "built").touch()
     return folder
 
