@@ -82,7 +82,7 @@ class Synthesis:
     longest_paths : tuple of (str, str)
         For each seed, the cells at both ends of the path that limits the clock.
     parts : dict
-        The same four counts, before packing, by the first two levels of hierarchy in cell
+        The same four counts, before packing, by the first four levels of hierarchy in cell
         names. Logic that yosys merged across units is counted where its name says.
     """
 
@@ -115,11 +115,11 @@ _COUNTED = {"TRELLIS_FF": "ff", "DP16KD": "bram", "MULT18X18D": "multipliers"}
 
 
 def _parts(cells: dict[str, dict[str, str]]) -> dict[str, dict[str, int]]:
-    """Counts by the first two levels of hierarchy."""
+    """Counts by the first four levels of hierarchy."""
     parts: dict[str, dict[str, int]] = {}
     for name, cell in cells.items():
         path = name.split(".")[:-1]  # the last component is the cell's own
-        owner = ".".join(path[:2])
+        owner = ".".join(path[:4])
         counts = parts.setdefault(owner, dict.fromkeys(("comb", *_COUNTED.values()), 0))
         counts["comb"] += _COMB.get(cell["type"], 0)
         if cell["type"] in _COUNTED:
