@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from amaranth.hdl import ClockDomain, ClockSignal, Instance, Module, Signal
+from amaranth.hdl import ClockSignal, Instance, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.cdc import ResetSynchronizer
 from amaranth.lib.wiring import In, Out
@@ -164,7 +164,7 @@ def _list(clocks: Sequence[int | Fraction]) -> str:
 
 
 class Clocks(wiring.Component):
-    """A PLL, and a clock domain for each of its outputs.
+    """A PLL, which drives clock and reset of domains that are there around it.
 
     A domain's reset is asserted at once when the PLL is reset or not locked, and released two edges of
     its own clock after the lock.
@@ -202,7 +202,6 @@ class Clocks(wiring.Component):
         out_of_lock = Signal()
         m.d.comb += out_of_lock.eq(~self.locked | self.reset)
         for name, output in zip(self.domains, _OUTPUTS, strict=False):
-            m.domains += ClockDomain(name)
             connections[f"o_{output}"] = ClockSignal(name)
             m.submodules[f"reset_{name}"] = ResetSynchronizer(out_of_lock, domain=name)
         m.submodules.pll = Instance(

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module
+from amaranth.hdl import ClockDomain, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect
 
@@ -69,6 +69,7 @@ class BoardTop(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        m.domains.sync = ClockDomain()
         m.submodules.clocks = clocks = Clocks(pll=self.pll, domains=["sync"])
         m.submodules.stream = self.stream
         m.submodules.lights = lights = Lights(clock_hz=self.clock_hz)
