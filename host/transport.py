@@ -244,9 +244,10 @@ def open_transport(name: str, *, baud: int = 3_000_000) -> Transport:
     Parameters
     ----------
     name : str
-        A serial port or pseudo-terminal, as ``/dev/ttyUSB0``; or ``tcp://HOST:PORT``.
+        A serial port or pseudo-terminal, as ``/dev/ttyUSB0``, or with its rate ``/dev/ttyUSB0@6000000``; or
+        ``tcp://HOST:PORT``.
     baud : int
-        Of a serial port.
+        Of a serial port whose name says nothing else.
 
     Raises
     ------
@@ -257,6 +258,9 @@ def open_transport(name: str, *, baud: int = 3_000_000) -> Transport:
     """
     if name.startswith(_TCP):
         return TcpTransport(*tcp_address(name))
+    port, _, rate = name.rpartition("@")
+    if port and rate.isdecimal():
+        return SerialTransport(port, baud=int(rate))
     return SerialTransport(name, baud=baud)
 
 

@@ -29,6 +29,8 @@ class Top(wiring.Component):
         Bytes to the host.
     busy : ``Out(1)``
         Something happens inside. While it is low and ``rx`` idle, the clock might as well stand.
+    failed : ``Out(1)``
+        The last job failed.
 
     The core's other ports are ports of the whole.
     """
@@ -43,6 +45,7 @@ class Top(wiring.Component):
             "rx": In(stream.Signature(8)),
             "tx": Out(stream.Signature(8)),
             "busy": Out(1),
+            "failed": Out(1),
             **{name: members[name] for name in self.others},
         })
 
@@ -54,5 +57,8 @@ class Top(wiring.Component):
         expose(m, self.core, self, self.others)
         connect(m, flipped(self.rx), self.link.rx)
         connect(m, self.link.tx, flipped(self.tx))
-        m.d.comb += self.busy.eq(self.link.busy | self.core.busy)
+        m.d.comb += [
+            self.busy.eq(self.link.busy | self.core.busy),
+            self.failed.eq(self.link.failed),
+        ]
         return m

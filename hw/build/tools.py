@@ -8,6 +8,8 @@ import os
 import shutil
 import subprocess
 import sysconfig
+import threading
+from collections.abc import Callable
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -81,8 +83,26 @@ def verilator_environment() -> dict[str, str]:
     }
 
 
-def run_tool(name: str, *arguments: str, folder: Path, log: str, limit_s: int) -> None:
+def run_tool(
+    name: str,
+    *arguments: str,
+    folder: Path,
+    log: str,
+    limit_s: int,
+    seen: Callable[[str], None] | None = None,
+) -> None:
     """Runs a tool in ``folder``, its output to the file ``log`` there.
+
+    Parameters
+    ----------
+    name : str
+    *arguments : str
+    folder : Path
+    log : str
+    limit_s : int
+        Seconds that it may take.
+    seen : callable, optional
+        Called with each line of the output as it comes.
 
     Raises
     ------
@@ -90,17 +110,39 @@ def run_tool(name: str, *arguments: str, folder: Path, log: str, limit_s: int) -
         If it fails, with its first error; if it takes longer than ``limit_s`` seconds, or is missing.
     """
     path = folder / log
-    try:
-        done = subprocess.run([str(tool(name)), *arguments], cwd=folder, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, timeout=limit_s, check=False)
-    except subprocess.TimeoutExpired as error:
-        path.write_bytes(error.stdout or b"")
-        raise NomulError(f"{name} took longer than {limit_s} s; its output is in {path}") from None
-    path.write_bytes(done.stdout)
-    text = done.stdout.decode(errors="replace")
-    if done.returncode:
-        lines = [line for line in text.splitlines() if "ERROR" in line] or text.splitlines()[-1:]
-        raise NomulError(f"{name} failed: {' '.join(lines[:1])} (see {path})")
+    late = threading.Event()
+    with open(path, "wb") as output:
+        process = subprocess.Popen(
+            [str(tool(name)), *arguments], cwd=folder, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+        def stop() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(limit_s, stop)
+        timer.start()
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                output.write(line)
+                if seen is not None:
+                    seen(line.decode(errors="replace").rstrip())
+            status = process.wait()
+        finally:
+            timer.cancel()
+            if process.poll() is None:  # interrupted
+                process.kill()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+    if late.is_set():
+        raise NomulError(f"{name} took longer than {limit_s} s; its output is in {path}")
+    if status:
+        lines = path.read_text(errors="replace").splitlines()
+        found = [line for line in lines if "ERROR" in line] or lines[-1:]
+        raise NomulError(f"{name} failed: {' '.join(found[:1])} (see {path})")
 
 
 def versions() -> dict[str, str]:

@@ -57,7 +57,9 @@ class Link(wiring.Component):
         The core.
     busy : ``Out(1)``
         A request is acted on or answered, or a job runs. While it is low and ``rx`` idle, nothing
-        ever changes.
+        ever changes but the count of cycles.
+    failed : ``Out(1)``
+        The last job failed.
     """
 
     def __init__(self, *, identity: Identity):
@@ -70,6 +72,7 @@ class Link(wiring.Component):
                 "tx": Out(stream.Signature(8)),
                 "core": In(CorePorts(lanes=identity.lanes)),
                 "busy": Out(1),
+                "failed": Out(1),
             }
         )
 
@@ -116,7 +119,10 @@ class Link(wiring.Component):
             runner.error.eq(self.core.error),
             checker.commit.eq(runner.start),
             checker.spoil.eq(runner.spoil),
+            self.failed.eq(runner.state == JobState.FAILED),
         ]
+        clock = Signal(32)
+        m.d.sync += clock.eq(clock + 1)
 
         # The request: header and first arguments in registers, everything in the buffer too.
         count = Signal(range(MAX_FRAME + 1))
@@ -284,8 +290,10 @@ class Link(wiring.Component):
                 with m.Else():
                     m.d.sync += latest.eq(sequence)
                     with m.Switch(command):
-                        with m.Case(Command.STATUS), m.If(arguments != 0):
-                            refuse(Status.LENGTH)
+                        with m.Case(Command.STATUS):
+                            m.d.sync += address.eq(clock)
+                            with m.If(arguments != 0):
+                                refuse(Status.LENGTH)
                         with m.Case(Command.WRITE):
                             m.d.sync += length.eq(data_bytes)
                             with m.If((arguments < 5) | (arguments > 4 + MAX_DATA)):
@@ -458,7 +466,7 @@ class Link(wiring.Component):
                     Command.OPEN: Const(
                         int.from_bytes(self.identity.pack(), "little"), 8 * Identity.SIZE
                     ),
-                    Command.STATUS: Cat(counters.values(), runner.fault, Const(0, 8)),
+                    Command.STATUS: Cat(counters.values(), runner.fault, Const(0, 8), address),
                     Command.CHECKSUM: address,
                     Command.POLL: Cat(
                         state, Const(0, 8 - len(state)), fault, done, Const(0, 16 - len(done))

@@ -114,7 +114,7 @@ class Host:
         self.sequence = self.sequence + 1 & 0xFFFF
         await self.send(encode_request(Command.STATUS, self.sequence, self.session))
         found = Statistics.unpack((await self.answer()).results)
-        assert vars(found) == self.sent | {"fault": fault}
+        assert vars(found) == self.sent | {"fault": fault, "cycles": found.cycles}
 
     async def job(
         self, job: int, prompt: list[int], steps: int, *, reset: bool = True, **other

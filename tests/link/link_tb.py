@@ -255,6 +255,19 @@ async def takes_the_stated_cycles(dut) -> None:
         assert (await host.answer()).status == Status.OK
 
 
+@test(5)
+async def counts_its_cycles(dut) -> None:
+    host = await opened(dut)
+    seen = []
+    for pause in (0, 1, 1000, 3):
+        await host.bench.step(pause)
+        results = await host.request(Command.STATUS)
+        seen.append((host.bench.times("rx")[-1], Statistics.unpack(results).cycles))
+    ages = {cycles - at for at, cycles in seen}  # from the last byte taken, always the same
+    assert len(ages) == 1
+    assert seen[-1][0] - seen[0][0] > 1004
+
+
 def soup(host: Host) -> bytes:
     """Anything that may stand on a line: noise, frames in pieces, frames glued, and whole ones that mean nothing."""
     rng = host.rng

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``nomul build``."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from nomul.hw.boards.configurations import (
+    CONFIGURATIONS,
+    board_top,
+    find_configuration,
+    identity_hash,
+)
+from nomul.hw.boards.registry import BOARDS, find_board
+from nomul.hw.build.bitstream import Built, Chip, Seen, build
+from nomul.hw.build.toolset import KINDS, toolset
+from nomul.model.core_config import ENGINES, CoreConfig
+from nomul.model.errors import NomulError
+
+from .common import compile_for, json_option, load_any, print_json
+
+_SEEDS = 8
+_BEAT = 36  # bytes, of the core on the chip
+
+
+def chip_for(board_name: str, configuration: str, model: str | None = None) -> Chip:
+    """What a board gets; with the sizes of the shipped model or of another one."""
+    board = find_board(board_name)
+    chosen = find_configuration(configuration, board)
+    core: CoreConfig | None = None
+    geometry = None
+    if chosen.core:
+        loaded = load_any(model).model
+        image, core = compile_for(loaded, engine=ENGINES[0], bytes_per_beat=_BEAT)
+        geometry = asdict(image.geometry)
+    command = f"nomul build {board.name} --config {chosen.name}"
+    if model is not None:
+        command += f" --model {shlex.quote(model)}"
+    return Chip(
+        top=board_top(board, core),
+        configuration=chosen.name,
+        design=identity_hash(core),
+        core=None if core is None else asdict(core),
+        geometry=geometry,
+        command=command,
+    )
+
+
+@contextmanager
+def shown_progress(name: str, *, quiet: bool) -> Iterator[Seen]:
+    """A spinner with the stage, its time, and the last line that the tool printed."""
+    console = Console(stderr=True, highlight=False)
+    with Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(),
+        TextColumn("[dim]{task.fields[line]}", table_column=None),
+        console=console, transient=True, disable=quiet or not console.is_terminal,
+    ) as progress:  # fmt: skip
+        task = progress.add_task(name, total=None, line="")
+
+        def seen(stage: str, line: str) -> None:
+            progress.update(task, description=f"{name}: {stage}", line=line.removeprefix("Info: ")[:60])
+
+        yield seen
+
+
+def _show(built: Built) -> None:
+    console = Console(highlight=False)
+    manifest, report = built.manifest, built.report
+    console.print(f"{built.folder / manifest.file} ({manifest.size:,} bytes)", markup=False, soft_wrap=True)
+    worst = report.worst
+    area = manifest.area
+    counts = ", ".join(
+        f"{area[kind]['used']:,} of {area[kind]['available']:,} {word}"
+        for kind, word in (("TRELLIS_COMB", "LUT4"), ("TRELLIS_FF", "flip-flops"), ("DP16KD", "block RAMs"),
+                           ("MULT18X18D", "multipliers"))
+        if kind in area
+    )  # fmt: skip
+    console.print(
+        f"routed with seed {manifest.seed}: {worst.routed_mhz:.1f} MHz of {worst.wanted_mhz:.1f} MHz wanted, "
+        f"worst slack {worst.slack_ns:.2f} ns; {counts}\ndesign {manifest.design}; load it with "
+        f"nomul flash {manifest.board} --config {manifest.configuration}",
+        markup=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+@click.command("build")
+@click.argument("board", required=False)
+@click.option("--config", "configuration", default=next(iter(CONFIGURATIONS)), show_default=True, metavar="NAME",
+              help=f"One of {', '.join(CONFIGURATIONS)}.")  # fmt: skip
+@click.option("--model", metavar="FILE", help="Model that the core is sized for; default the shipped one.")
+@click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER",
+              help="Where bitstream, manifest and logs go; default build/boards/NAME.")  # fmt: skip
+@click.option("--seeds", type=click.IntRange(min=1, max=64), default=_SEEDS, show_default=True,
+              help="Placement seeds tried until one meets timing.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(min=0), help="Only this placement seed.")
+@click.option("--tools", type=click.Choice(KINDS), default=KINDS[0], show_default=True,
+              help="yosys and nextpnr from pip, the system's, or the latter where all are there.")  # fmt: skip
+@click.option("--lpf", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="Your pins, for a bare chip.")  # fmt: skip
+@click.option("--list", "list_boards", is_flag=True, help="List boards and configurations.")
+@json_option
+def build_command(
+    board: str | None,
+    configuration: str,
+    model: str | None,
+    output: Path | None,
+    seeds: int,
+    seed: int | None,
+    tools: str,
+    lpf: Path | None,
+    list_boards: bool,
+    as_json: bool,
+) -> None:
+    """Build the bitstream of BOARD: synthesis, placement, routing, packing; with a manifest.
+
+    Placement is tried with one seed after the other until timing is met. Logs lie beside the bitstream.
+
+    \b
+    Example:
+      nomul build ulx3s-85f
+      nomul build ulx3s-85f --config link
+      nomul build lfe5u-45f --config link --lpf pins.lpf
+      nomul build --list
+    """
+    if list_boards:
+        _list(as_json)
+        return
+    if board is None:
+        raise click.UsageError(f"name a board: one of {', '.join(BOARDS)}")
+    chip = chip_for(board, configuration, model)
+    if lpf is not None and chip.board.clock.sites:
+        raise click.UsageError(f"--lpf {lpf}: the pins of {board} are known; it is for a bare chip")
+    with shown_progress(chip.name, quiet=as_json) as seen:
+        built = build(
+            chip, seeds=[seed] if seed is not None else range(1, seeds + 1), tools=toolset(tools),
+            constraints=None if lpf is None else _read(lpf), output=output, seen=seen,
+        )  # fmt: skip
+    if as_json:
+        print_json({"folder": str(built.folder), **asdict(built.manifest)})
+    else:
+        _show(built)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise NomulError(f"{path}: is not text; name an LPF file") from None
+
+
+def _list(as_json: bool) -> None:
+    if as_json:
+        print_json({
+            "boards": {name: {"title": one.title, "part": one.part} for name, one in BOARDS.items()},
+            "configurations": {name: one.what for name, one in CONFIGURATIONS.items()},
+        })  # fmt: skip
+        return
+    for name, one in BOARDS.items():
+        click.echo(f"{name:<22}{one.title}")
+    click.echo()
+    for name, configuration in CONFIGURATIONS.items():
+        click.echo(f"{name:<22}{configuration.what}")

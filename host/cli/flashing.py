@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``nomul flash``."""
+
+from __future__ import annotations
+
+import importlib.util
+from importlib import resources
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+from nomul.host.loader import Loader
+from nomul.hw.build.tools import build_folder
+from nomul.model.errors import NomulError
+from nomul.model.manifest import IDCODES, Manifest, read_manifest
+from nomul.model.names import nearest
+
+from .common import json_option, print_json
+
+__all__ = ["find_bitstream", "flash_command", "manifests", "out_of_date"]
+
+
+def manifests() -> dict[str, Path]:
+    """Manifests by the names of their bitstreams: released ones, and over them those built here."""
+    found: dict[str, Path] = {}
+    released = Path(str(resources.files("nomul.bitstreams")))
+    for path in [*sorted(released.glob("*.json")), *sorted(build_folder("boards").glob("*/*.json"))]:
+        if path.name != "report.json":
+            found[path.stem] = path
+    return found
+
+
+def find_bitstream(board: str, configuration: str) -> tuple[Path, Manifest]:
+    """The manifest of a board's bitstream.
+
+    Raises
+    ------
+    NomulError
+        If there is none, or it is not whole.
+    """
+    known, name = manifests(), f"{board}-{configuration}"
+    if name not in known:
+        boards = {path.stem for path in known.values()}
+        near = f"; {nearest(name, boards)}" if boards else ""
+        raise NomulError(f"{name}: no bitstream; build it: nomul build {board} --config {configuration}{near}")
+    return known[name], read_manifest(known[name])
+
+
+def out_of_date(manifest: Manifest) -> str | None:
+    """Why a bitstream does not belong to this nomul, or ``None``; unknown without Amaranth."""
+    if importlib.util.find_spec("amaranth") is None:
+        return None
+    from nomul.hw.boards.configurations import identity_hash
+    from nomul.model.core_config import CoreConfig
+
+    core = None if manifest.core is None else CoreConfig(**manifest.core)
+    design = identity_hash(core).hex()
+    if design == manifest.design:
+        return None
+    return (
+        f"{manifest.file} is out of date: its design is {manifest.design}, that of this nomul {design}; build it "
+        f"again: {manifest.command}"
+    )
+
+
+@click.command("flash")
+@click.argument("board")
+@click.option("--config", "configuration", default="onchip", show_default=True, metavar="NAME",
+              help="Which of the board's bitstreams.")  # fmt: skip
+@click.option("--persist", is_flag=True, help="To the board's flash, for every power-up; else until the next.")
+@click.option("--cable", metavar="NAME", help="openFPGALoader's name of another JTAG cable than the board's own.")
+@json_option
+def flash_command(board: str, configuration: str, persist: bool, cable: str | None, as_json: bool) -> None:
+    """Load the bitstream of BOARD with openFPGALoader.
+
+    It is the one that nomul build made last, or the released one. Chip and bitstream are compared first.
+
+    \b
+    Example:
+      nomul flash ulx3s-85f
+      nomul flash ulx3s-85f --persist
+    """
+    path, manifest = find_bitstream(board, configuration)
+    data = manifest.bitstream(path)
+    if manifest.part.encode() not in data[:256]:
+        raise NomulError(
+            f"{path.with_name(manifest.file)}: is not for {manifest.part}; build it again: {manifest.command}"
+        )
+    stale = out_of_date(manifest)
+    if stale is not None:
+        raise NomulError(stale)
+    if not manifest.loader and cable is None:
+        raise NomulError(f"{board}: has no cable of its own; name yours with --cable, as in --cable ft232")
+    loader = Loader(manifest.loader if cable is None else ("--cable", cable),
+                    manifest.cables if cable is None else ())  # fmt: skip
+    version = loader.version()
+    found = loader.detect()
+    if found != manifest.idcode:
+        names = [name for name, code in IDCODES.items() if code == found]
+        raise NomulError(
+            f"{manifest.file} is for {manifest.device} ({manifest.idcode:#010x}), the board has "
+            f"{names[0] if names else 'another chip'} ({found:#010x}); name the board that is attached"
+        )
+    console = Console(stderr=True, highlight=False)
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
+        console=console, transient=True, disable=as_json or not console.is_terminal,
+    ) as shown:  # fmt: skip
+        task = shown.add_task("loading", total=100)
+        loader.write(
+            path.with_name(manifest.file), persist=persist,
+            progress=lambda stage, percent: shown.update(task, description=stage.lower(), completed=percent),
+        )  # fmt: skip
+    result = {
+        "board": board, "configuration": configuration, "file": str(path.with_name(manifest.file)),
+        "design": manifest.design, "part": manifest.part, "idcode": f"{found:#010x}", "persist": persist,
+        "loader": version,
+    }  # fmt: skip
+    if as_json:
+        print_json(result)
+        return
+    where = "in its flash, read back and equal" if persist else "running, until it is switched off"
+    click.echo(f"{board}: {manifest.file} is {where}; design {manifest.design}")
+    click.echo(f"next: nomul doctor --board {board}")

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All of a chip whose model lies on it: clocks, link, lights, core."""
+
+from __future__ import annotations
+
+from amaranth.hdl import ClockDomain, Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out, connect
+
+from nomul.hw.top import Top
+
+from .board import Board, Pins
+from .constraints import lpf
+from .lights import Lights
+from .pll import Clocks, plan
+from .serial import SerialStream
+
+__all__ = ["BoardTop"]
+
+
+class BoardTop(wiring.Component):
+    """A core behind its link on a board, all of it on one clock.
+
+    Parameters
+    ----------
+    board : Board
+    top : Top
+        Core and link, whose identity says ``clock_hz``.
+    clock_hz : int
+
+    Attributes
+    ----------
+    pll : PllPlan
+    stream : SerialStream
+
+    Members
+    -------
+    clk : ``In(1)``
+        From the oscillator.
+    reset : ``In(1)``
+        A button, where the board has one.
+    rx_pin, tx_pin : ``In(1)``, ``Out(1)``
+        The bridge.
+    heartbeat, ready, error : ``Out(1)``
+        LEDs, where the board has them.
+    """
+
+    def __init__(self, *, board: Board, top: Top, clock_hz: int):
+        self.board = board
+        self.top = top
+        self.clock_hz = clock_hz
+        self.pll = plan(board.input_hz, [clock_hz])
+        self.stream = SerialStream(board=board, clock_hz=clock_hz)
+        self.ports = self._ports()
+        super().__init__({
+            name: In(1) if name in ("clk", "reset", "rx_pin") else Out(1) for name in self.ports
+        })
+
+    def _ports(self) -> dict[str, Pins]:
+        board = self.board
+        ports = {"clk": board.clock, "reset": board.reset, **self.stream.pins()}
+        for name in ("heartbeat", "ready", "error"):
+            ports[name] = board.led(getattr(board, name))
+        return {name: pins for name, pins in ports.items() if pins is not None}
+
+    def constraints(self) -> str:
+        """Pins and the oscillator's clock, as LPF."""
+        return lpf(self.ports, {"clk": self.board.input_hz})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.domains.sync = ClockDomain()
+        m.submodules.clocks = clocks = Clocks(pll=self.pll, domains=["sync"])
+        m.submodules.stream = self.stream
+        m.submodules.lights = lights = Lights(clock_hz=self.clock_hz)
+        m.submodules.top = self.top
+        connect(m, self.stream.rx, self.top.rx)
+        connect(m, self.top.tx, self.stream.tx)
+        m.d.comb += [
+            clocks.clk.eq(self.clk),
+            self.stream.rx_pin.eq(self.rx_pin),
+            self.tx_pin.eq(self.stream.tx_pin),
+            lights.memory_ready.eq(1),
+            lights.failed.eq(self.top.failed),
+        ]
+        for name in ("heartbeat", "ready", "error"):
+            if name in self.ports:
+                level = getattr(lights, name)
+                m.d.comb += getattr(self, name).eq(~level if self.ports[name].invert else level)
+        if "reset" in self.ports:
+            m.d.comb += clocks.reset.eq(~self.reset if self.ports["reset"].invert else self.reset)
+        return m

@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a board and a core to a bitstream that meets timing, with its manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from nomul.hw.boards.board import Board
+from nomul.hw.boards.top import BoardTop
+from nomul.model.errors import NomulError
+from nomul.model.files import atomic, os_errors
+from nomul.model.manifest import Manifest
+
+from . import netlist, synth, verilog
+from .sources import hash_sources
+from .synth import netlist_folder
+from .timing import Report, read_report
+from .tools import build_folder, versions
+from .toolset import YOWASP, Toolset
+from .verilog import convert
+
+__all__ = ["CAPACITY", "Built", "Chip", "board_sources", "build"]
+
+_TOP = "board"
+_YOSYS_S, _NEXTPNR_S, _PACK_S = 1800, 4 * 3600, 600
+
+#: Cells of the chips that a design may run out of (Lattice, FPGA-DS-02012, table "selection guide"); LUT4s are
+#: counted by nextpnr, which packs them.
+CAPACITY = {
+    "25F": {"DP16KD": 56, "MULT18X18D": 28, "TRELLIS_FF": 24288},
+    "45F": {"DP16KD": 108, "MULT18X18D": 72, "TRELLIS_FF": 43848},
+    "85F": {"DP16KD": 208, "MULT18X18D": 156, "TRELLIS_FF": 83640},
+}
+_WORDS = {"DP16KD": "block RAMs", "MULT18X18D": "multipliers", "TRELLIS_FF": "flip-flops"}
+
+Seen = Callable[[str, str], None]
+
+
+def _unseen(stage: str, line: str) -> None:
+    """No progress."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chip:
+    """What is to be on a board.
+
+    Attributes
+    ----------
+    top : BoardTop
+    configuration : str
+    design : bytes
+        By which the board says what it is.
+    core : dict or None
+        The configuration of the core, for the manifest.
+    geometry : dict or None
+        The model that it is sized for.
+    command : str
+        That builds it; seed and tools are appended.
+    """
+
+    top: BoardTop
+    configuration: str
+    design: bytes
+    core: dict[str, Any] | None
+    geometry: dict[str, Any] | None
+    command: str
+
+    @property
+    def board(self) -> Board:
+        """Where it goes."""
+        return self.top.board
+
+    @property
+    def name(self) -> str:
+        """Of its files."""
+        return f"{self.board.name}-{self.configuration}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """A bitstream.
+
+    Attributes
+    ----------
+    folder : Path
+        With bitstream, manifest, nextpnr's report and the logs.
+    manifest : Manifest
+    report : Report
+    """
+
+    folder: Path
+    manifest: Manifest
+    report: Report
+
+
+def board_sources(chip: Chip, tools: Mapping[str, str]) -> str:
+    """SHA-256 of all that a bitstream is made of: sources, pins and facts of the board, the build flow, tools."""
+    flow = [Path(str(module.__file__)).read_text() for module in (netlist, synth, verilog)]
+    salt = [chip.design.hex(), repr(chip.board), chip.top.constraints(), *flow, json.dumps(dict(tools), sort_keys=True)]
+    return hash_sources(BoardTop.__module__, salt="\0".join(salt)).hex()
+
+
+def build(
+    chip: Chip,
+    *,
+    seeds: Sequence[int],
+    tools: Toolset = YOWASP,
+    constraints: str | None = None,
+    output: Path | None = None,
+    seen: Seen = _unseen,
+) -> Built:
+    """Builds a bitstream with the first seed that meets timing.
+
+    What yosys and nextpnr made is kept below ``build/`` and taken from there the next time.
+
+    Parameters
+    ----------
+    chip : Chip
+    seeds : sequence of int
+        Of placement, tried in this order.
+    tools : Toolset
+    constraints : str, optional
+        Pins and clocks as LPF, in place of the board's.
+    output : Path, optional
+        Folder for the results; by default ``build/boards/NAME``.
+    seen : callable
+        Called with the stage and each line that a tool prints.
+
+    Raises
+    ------
+    NomulError
+        If a tool fails, the design does not fit (and by how much), or no seed meets timing (with the path that
+        limits it).
+    """
+    board = chip.board
+    used = {**tools.versions, "amaranth": versions()["amaranth"]}
+    sources = board_sources(chip, used)  # before the minutes in which files may change
+    seen("generating Verilog", "")
+    source = convert(chip.top, _TOP)
+    seen("synthesising", "")
+    folder = netlist_folder(source, _TOP, name=chip.name, limit_s=_YOSYS_S, tools=tools)
+    _check_fit(chip, folder)
+    pins = chip.top.constraints() if constraints is None else constraints
+    best: tuple[float, int, Report] | None = None
+    for number, seed in enumerate(seeds):
+        stage = f"placing and routing, seed {seed}" + (f" ({number + 1} of {len(seeds)})" if len(seeds) > 1 else "")
+        routed = _route(chip, folder, pins, seed, tools, partial(seen, stage))
+        report = read_report(routed / "report.json")
+        if best is None or report.worst.slack_ns > best[0]:
+            best = report.worst.slack_ns, seed, report
+        if report.met:
+            break
+    assert best is not None
+    slack, seed, report = best
+    if slack < 0:
+        raise NomulError(_unmet(chip, best, len(seeds)))
+    seen("packing", "")
+    bitstream = _pack(board, routed, tools)
+    manifest = _manifest(chip, report, bitstream, sources=sources, seed=seed, used=used, kind=tools.kind)
+    where = build_folder("boards", chip.name) if output is None else output
+    with os_errors(where):
+        where.mkdir(parents=True, exist_ok=True)
+        for path, name in (
+            (folder / "source.v", "board.v"), (folder / "yosys.log", "yosys.log"),
+            *((routed / name, name) for name in ("pins.lpf", "report.json", "nextpnr.log", "ecppack.log")),
+        ):  # fmt: skip
+            shutil.copyfile(path, where / name)
+    with atomic(where / manifest.file) as out:
+        out.write(bitstream)
+    manifest.write(where / f"{chip.name}.json")
+    return Built(folder=where, manifest=manifest, report=report)
+
+
+def _check_fit(chip: Chip, folder: Path) -> None:
+    modules = json.loads((folder / "netlist.json").read_text())["modules"]
+    cells = Counter(cell["type"] for cell in modules[_TOP]["cells"].values())
+    device = chip.board.device
+    for kind, there in CAPACITY[device.rpartition("-")[2]].items():
+        if cells[kind] > there:
+            raise NomulError(
+                f"{chip.name}: needs {cells[kind]:,} {_WORDS[kind]}, an {device} has {there:,}: "
+                f"{cells[kind] - there:,} too many; take a smaller model or a larger chip"
+            )
+
+
+def _route(
+    chip: Chip, folder: Path, pins: str, seed: int, tools: Toolset, seen: Callable[[str], None]
+) -> Path:
+    """The folder with ``report.json`` and ``routed.config`` of one seed."""
+    arguments = [*chip.board.nextpnr, "--lpf", "pins.lpf", "--lpf-allow-unconstrained", "--seed", str(seed),
+                 "--timing-allow-fail", "--report", "report.json", "--textcfg", "part.config"]  # fmt: skip
+    version = tools.version("nextpnr-ecp5")
+    key = hashlib.sha256(f"{pins}{arguments}{version}".encode()).hexdigest()[:8]
+    routed = folder / f"routed-{key}-{seed}"
+    if not (routed / "routed.config").is_file():
+        routed.mkdir(exist_ok=True)
+        (routed / "pins.lpf").write_text(pins)
+        shutil.copyfile(folder / "netlist.json", routed / "netlist.json")
+        try:
+            tools.run("nextpnr-ecp5", "--json", "netlist.json", *arguments, folder=routed,
+                      log="nextpnr.log", limit_s=_NEXTPNR_S, seen=seen)  # fmt: skip
+        finally:
+            (routed / "netlist.json").unlink()
+        (routed / "part.config").replace(routed / "routed.config")  # whole or not at all
+    return routed
+
+
+def _unmet(chip: Chip, best: tuple[float, int, Report], tried: int) -> str:
+    slack, seed, report = best
+    clock = report.worst
+    where = f"; the longest path goes {clock.path}" if clock.path else ""
+    return (
+        f"{chip.name}: timing is not met: {clock.routed_mhz:.1f} MHz of {clock.wanted_mhz:.1f} MHz wanted, "
+        f"{-slack:.2f} ns too slow, with the best of {tried} seed(s), {seed}{where}; try other seeds"
+    )
+
+
+def _pack(board: Board, routed: Path, tools: Toolset) -> bytes:
+    tools.run("ecppack", *board.packing, "--input", "routed.config", "--bit", "part.bit",
+              folder=routed, log="ecppack.log", limit_s=_PACK_S)  # fmt: skip
+    return (routed / "part.bit").read_bytes()
+
+
+def _manifest(
+    chip: Chip, report: Report, bitstream: bytes, *, sources: str, seed: int, used: dict[str, str], kind: str
+) -> Manifest:
+    board, top = chip.board, chip.top
+    core_clock = min(report.clocks, key=lambda clock: abs(clock.wanted_mhz * 1e6 - top.clock_hz))
+    return Manifest(
+        board=board.name,
+        configuration=chip.configuration,
+        file=f"{chip.name}.bit",
+        sha256=hashlib.sha256(bitstream).hexdigest(),
+        size=len(bitstream),
+        device=board.device,
+        package=board.package,
+        speed=board.speed,
+        design=chip.design.hex(),
+        sources=sources,
+        clock_hz=top.clock_hz,
+        pll={"input_hz": top.pll.input_hz, "input_div": top.pll.input_div,
+             "feedback_div": top.pll.feedback_div, "output_divs": list(top.pll.output_divs)},
+        link={"kind": "uart", "baud": top.stream.baud},
+        loader=list(board.loader),
+        cables=list(board.cables),
+        core=chip.core,
+        geometry=chip.geometry,
+        timing={
+            "how": "routed",
+            "clocks": [
+                {"wanted_mhz": round(clock.wanted_mhz, 3), "routed_mhz": round(clock.routed_mhz, 3)}
+                for clock in report.clocks
+            ],
+            "fmax_mhz": round(core_clock.routed_mhz, 3),
+            "worst_slack_ns": round(report.worst.slack_ns, 3),
+            "worst_path": str(report.worst.path) if report.worst.path else None,
+        },
+        area={
+            kind: {"used": count, "available": there} for kind, (count, there) in report.area.items() if count
+        },
+        seed=seed,
+        tools=used,
+        command=f"{chip.command} --seed {seed} --tools {kind}",
+    )  # fmt: skip

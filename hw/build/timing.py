@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What nextpnr reports of a routed design, in words."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nomul.model.errors import NomulError
+
+__all__ = ["Clock", "CriticalPath", "Report", "read_report"]
+
+#: What yosys and nextpnr append to the name of the register or net that a cell is made for.
+_TAIL = re.compile(r"(_(TRELLIS|LUT4|PFUMX|L6MUX21|CCU2C|DP16KD|MULT18X18D|EHXPLLL|DPR16X4)|\$).*$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CriticalPath:
+    """The path that limits a clock.
+
+    Attributes
+    ----------
+    begin, end : str
+        Registers or memories at both ends, by their names in the hierarchy.
+    delay_ns, logic_ns, routing_ns : float
+        Of the whole path; its parts, clock-to-output and set-up times counted as logic.
+    levels : int
+        Cells passed through between the ends.
+    """
+
+    begin: str
+    end: str
+    delay_ns: float
+    logic_ns: float
+    routing_ns: float
+    levels: int
+
+    def __str__(self) -> str:
+        return (
+            f"from {_unit(self.begin)} to {_unit(self.end)}: {self.delay_ns:.2f} ns, logic {self.logic_ns:.2f} ns "
+            f"through {self.levels} levels and routing {self.routing_ns:.2f} ns"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clock:
+    """A clock of a routed design: what was wanted and what it reaches."""
+
+    name: str
+    wanted_mhz: float
+    routed_mhz: float
+    path: CriticalPath | None
+
+    @property
+    def slack_ns(self) -> float:
+        """Time that is left in a period; negative: missing."""
+        return 1e3 / self.wanted_mhz - 1e3 / self.routed_mhz
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A routed design.
+
+    Attributes
+    ----------
+    clocks : tuple of Clock
+        The worst first.
+    area : mapping
+        Cells in use and there are, by kind.
+    """
+
+    clocks: tuple[Clock, ...]
+    area: Mapping[str, tuple[int, int]]
+
+    @property
+    def met(self) -> bool:
+        """Every clock reaches what was wanted."""
+        return self.worst.slack_ns >= 0
+
+    @property
+    def worst(self) -> Clock:
+        """The clock with the least slack."""
+        return self.clocks[0]
+
+
+def _bare(cell: str) -> str:
+    """Name of a register or memory, without what the tools append."""
+    return _TAIL.sub("", cell)
+
+
+def _unit(name: str) -> str:
+    """A name in words: its unit and, in brackets, the register."""
+    unit, _, register = name.rpartition(".")
+    return f"{unit} ({register})" if unit else name
+
+
+def _path(segments: list[dict[str, Any]]) -> CriticalPath:
+    kinds = {"routing": 0.0, "logic": 0.0}
+    for segment in segments:
+        kinds["routing" if segment["type"] == "routing" else "logic"] += segment["delay"]
+    return CriticalPath(
+        begin=_bare(segments[0]["from"]["cell"]),
+        end=_bare(segments[-1]["to"]["cell"]),
+        delay_ns=sum(kinds.values()),
+        logic_ns=kinds["logic"],
+        routing_ns=kinds["routing"],
+        levels=sum(segment["type"] == "logic" for segment in segments),
+    )
+
+
+def read_report(path: Path) -> Report:
+    """Reads ``nextpnr-ecp5 --report``.
+
+    Raises
+    ------
+    NomulError
+        If it has no clock.
+    """
+    data = json.loads(path.read_text())
+    clocks = []
+    for name, found in data["fmax"].items():
+        edge = f"posedge {name}"
+        inside = [one["path"] for one in data["critical_paths"] if (one["from"], one["to"]) == (edge, edge)]
+        clocks.append(Clock(
+            name=name, wanted_mhz=found["constraint"], routed_mhz=found["achieved"],
+            path=_path(inside[0]) if inside else None,
+        ))  # fmt: skip
+    if not clocks:
+        raise NomulError(f"nextpnr: found no clock (see {path.parent})")
+    return Report(
+        clocks=tuple(sorted(clocks, key=lambda clock: clock.slack_ns)),
+        area={kind: (cell["used"], cell["available"]) for kind, cell in data["utilization"].items()},
+    )

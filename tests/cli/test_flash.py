@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``nomul flash``: which bitstream, and what is refused before the board is touched."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import Nomul
+
+from nomul.host.cli import flashing
+from nomul.hw.boards.configurations import identity_hash
+from nomul.model.manifest import Manifest
+
+CODES = {"LFE5U-85F": 0x41113043, "LFE5U-25F": 0x41111043}
+
+
+def manifest(data: bytes, **changes: object) -> Manifest:
+    made = Manifest(
+        board="ulx3s-85f", configuration="link", file="ulx3s-85f-link.bit",
+        sha256=hashlib.sha256(data).hexdigest(), size=len(data), device="LFE5U-85F", package="CABGA381",
+        speed=6, design=identity_hash(None).hex(), sources="00" * 32, clock_hz=90_000_000, pll={},
+        link={"kind": "uart", "baud": 3_000_000}, loader=["--board", "ulx3s"], cables=["0403:6015"],
+        core=None, geometry=None, timing={}, area={}, seed=1, tools={},
+        command="nomul build ulx3s-85f --config link --seed 1 --tools yowasp",
+    )  # fmt: skip
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+BITSTREAM = b"\xff\x00Part: LFE5U-85F-6CABGA381\x00\xff" + bytes(range(256)) * 8
+
+
+class StandInLoader:
+    """A loader with a chip behind it."""
+
+    chip = "LFE5U-85F"
+    calls: list[tuple[str, bool]]
+
+    def __init__(self, board, cables):
+        self.board, self.cables = board, cables
+        StandInLoader.last = self
+        self.calls = []
+
+    def version(self) -> str:
+        return "v1.1.1"
+
+    def detect(self) -> int:
+        return CODES[self.chip]
+
+    def write(self, path: Path, *, persist: bool, progress) -> None:
+        self.calls.append((path.name, persist))
+        progress("Loading", 100)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Puts a bitstream and its manifest where the command finds them."""
+    monkeypatch.setattr(flashing, "Loader", StandInLoader)
+    monkeypatch.setattr(flashing, "build_folder", lambda *parts: tmp_path)
+    monkeypatch.setattr(StandInLoader, "chip", "LFE5U-85F")
+    folder = tmp_path / "ulx3s-85f-link"
+    folder.mkdir()
+
+    def put(data: bytes = BITSTREAM, **changes: object) -> Path:
+        found = manifest(data, **changes)
+        found.write(folder / "ulx3s-85f-link.json")
+        (folder / "ulx3s-85f-link.bit").write_bytes(data)
+        (folder / "report.json").write_text("{}")
+        return folder
+
+    return put
+
+
+def test_to_the_chip_and_to_its_flash(nomul: Nomul, bench):
+    bench()
+    shown = nomul("flash", "ulx3s-85f", "--config", "link")
+    assert shown.status == 0, shown.err
+    assert "ulx3s-85f-link.bit is running, until it is switched off" in shown.out
+    assert StandInLoader.last.calls == [("ulx3s-85f-link.bit", False)]
+    assert (StandInLoader.last.board, StandInLoader.last.cables) == (["--board", "ulx3s"], ["0403:6015"])
+    shown = nomul("flash", "ulx3s-85f", "--config", "link", "--persist", "--json")
+    assert shown.json["persist"] is True
+    assert shown.json["idcode"] == "0x41113043"
+    assert StandInLoader.last.calls == [("ulx3s-85f-link.bit", True)]
+    nomul("flash", "ulx3s-85f", "--config", "link", "--cable", "ft232")
+    assert (StandInLoader.last.board, StandInLoader.last.cables) == (("--cable", "ft232"), ())
+
+
+def test_a_bitstream_for_another_part(nomul: Nomul, bench, monkeypatch: pytest.MonkeyPatch):
+    bench()
+    monkeypatch.setattr(StandInLoader, "chip", "LFE5U-25F")
+    assert nomul("flash", "ulx3s-85f", "--config", "link").failed() == (
+        "nomul: ulx3s-85f-link.bit is for LFE5U-85F (0x41113043), the board has LFE5U-25F (0x41111043); name the "
+        "board that is attached"
+    )
+    assert StandInLoader.last.calls == []
+
+
+def test_an_edited_bitstream(nomul: Nomul, bench):
+    folder = bench()
+    (folder / "ulx3s-85f-link.bit").write_bytes(BITSTREAM[:-1] + b"\x00")
+    line = nomul("flash", "ulx3s-85f", "--config", "link").failed()
+    assert "is not the bitstream that ulx3s-85f-link.json is about" in line
+    assert line.endswith("build it again: nomul build ulx3s-85f --config link --seed 1 --tools yowasp")
+
+
+def test_a_bitstream_that_says_another_part(nomul: Nomul, bench):
+    bench(BITSTREAM.replace(b"85F", b"25F"))
+    assert "is not for LFE5U-85F-6CABGA381" in nomul("flash", "ulx3s-85f", "--config", "link").failed()
+
+
+def test_a_stale_bitstream(nomul: Nomul, bench):
+    bench(design="0123456789abcdef")
+    line = nomul("flash", "ulx3s-85f", "--config", "link").failed()
+    assert "ulx3s-85f-link.bit is out of date: its design is 0123456789abcdef, that of this nomul " in line
+
+
+def test_no_bitstream(nomul: Nomul, bench):
+    bench()
+    line = nomul("flash", "ulx3s-85f", "--config", "likn").failed()
+    begin = "nomul: ulx3s-85f-likn: no bitstream; build it: nomul build ulx3s-85f --config likn; did you mean "
+    assert line.startswith(f"{begin}ulx3s-85f-link")
+    (bench() / "ulx3s-85f-link.bit").unlink()
+    assert "ulx3s-85f-link.bit: no such file or directory; build it: nomul build" in nomul(
+        "flash", "ulx3s-85f", "--config", "link"
+    ).failed()
+
+
+def test_a_board_without_a_cable(nomul: Nomul, bench):
+    bench(loader=[], cables=[])
+    assert nomul("flash", "ulx3s-85f", "--config", "link").failed() == (
+        "nomul: ulx3s-85f: has no cable of its own; name yours with --cable, as in --cable ft232"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 2}, "format is 2, expected 1: it is of another version of nomul"),
+        ({"seed": None}, "field seed is missing"),
+        ({"seed": "1"}, "seed is '1', not of type int"),
+        ({"colour": "red"}, "field colour is unknown"),
+        ({"device": "XC7A35T"}, "device is 'XC7A35T'; one of LFE5U-25F"),
+        ({"file": "../../etc/passwd"}, "file is '../../etc/passwd'; it must be a name without folders"),
+    ],
+)
+def test_a_manifest_that_is_none(nomul: Nomul, bench, change: dict[str, object], message: str):
+    folder = bench()
+    path = folder / "ulx3s-85f-link.json"
+    found = json.loads(path.read_text()) | change
+    path.write_text(json.dumps({key: value for key, value in found.items() if value is not None or key == "core"
+                                or key == "geometry"}))  # fmt: skip
+    assert message in nomul("flash", "ulx3s-85f", "--config", "link").failed()
+    path.write_text("{")
+    assert "is not valid JSON" in nomul("flash", "ulx3s-85f", "--config", "link").failed()
