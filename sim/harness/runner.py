@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,9 +27,10 @@ from .runtime import keep_runtime, runtime_flags
 __all__ = ["run", "seed", "synthesised"]
 
 # Amaranth's Verilog relies on extension, and its case statements are as it means them.
-_WARNINGS = ["-Wno-WIDTHEXPAND", "-Wno-WIDTHTRUNC", "-Wno-UNOPTFLAT", "-Wno-CASEINCOMPLETE"]
-# A block RAM has two clocks, which are one.
-_NETLIST_WARNINGS = ["-Wno-MULTIDRIVEN", "-Wno-PROCASSINIT", "-Wno-PINMISSING"]
+_WARNINGS = [
+    "-Wno-WIDTHEXPAND", "-Wno-WIDTHTRUNC", "-Wno-UNOPTFLAT", "-Wno-CASEINCOMPLETE",
+    "-Wno-MULTIDRIVEN", "-Wno-PROCASSINIT", "-Wno-PINMISSING",  # of the cells' models
+]  # fmt: skip
 
 
 def seed() -> int:
@@ -37,9 +39,13 @@ def seed() -> int:
 
 
 class _Runner(Verilator):
-    """cocotb's Verilator runner with a time limit on the simulation."""
+    """cocotb's Verilator runner with a time limit on the simulation, and testbenches that see ports alone."""
 
     limit_s = 300
+
+    def _build_command(self) -> list[list[str]]:
+        """Without the flag that makes every wire a variable for VPI; the control file names the ports."""
+        return [[word for word in command if word != "--public-flat-rw"] for command in super()._build_command()]
 
     def _get_sim_cmd_prefix(self) -> list[str]:
         return ["timeout", "--kill-after=5", str(self.limit_s)]
@@ -60,6 +66,15 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
+def _ports(source: str, name: str) -> str:
+    """A control file of Verilator's that shows the ports of the top module."""
+    found = re.search(rf"^module {name}\s*\((.*?)\);", source, re.M | re.S)
+    assert found is not None
+    names = [port.strip().removeprefix("\\") for port in found[1].split(",")]
+    lines = [f'public_flat_rw -module "{name}" -var "{port}"' for port in names]
+    return "\n".join(["`verilator_config", *lines, ""])
+
+
 def _tail(log: Path, lines: int = 60) -> str:
     text = log.read_text(errors="replace").splitlines() if log.is_file() else []
     return "\n".join(text[-lines:])
@@ -73,18 +88,21 @@ def synthesised() -> bool:
 def _build(component: wiring.Component, name: str, *, synthesis: bool) -> Path:
     """Folder with the simulator of a component, built once for each Verilog text and tool set."""
     source = netlist_verilog(component, name) + CELLS.read_text() if synthesis else convert(component, name)
-    key = hashlib.sha256(f"{source}{sorted(versions().items())}{_WARNINGS}{_NETLIST_WARNINGS}".encode()).hexdigest()
+    control = _ports(source, name)
+    text = f"{source}{control}{sorted(versions().items())}{_WARNINGS}"
+    key = hashlib.sha256(text.encode()).hexdigest()
     folder = build_folder("verilator", f"{name}-{key[:16]}")
     with open(folder / "lock", "w") as lock:  # two test processes may want the same simulator
         fcntl.flock(lock, fcntl.LOCK_EX)
         if (folder / "built").is_file():
             return folder
         (folder / f"{name}.v").write_text(source)
+        (folder / "ports.vlt").write_text(control)
         try:
             with _environment({"MAKEFLAGS": os.environ.get("MAKEFLAGS", "") + runtime_flags()}):
-                _Runner().build(sources=[folder / f"{name}.v"], hdl_toplevel=name,
+                _Runner().build(sources=[folder / "ports.vlt", folder / f"{name}.v"], hdl_toplevel=name,
                                 build_dir=folder, timescale=("1ns", "1ps"),
-                                build_args=[*_WARNINGS, *_NETLIST_WARNINGS], log_file=folder / "build.log")
+                                build_args=_WARNINGS, log_file=folder / "build.log")
         except RuntimeError as error:
             log = _tail(folder / "build.log")
             raise RuntimeError(f"Verilator on {name}: {error}\n{log}") from None
