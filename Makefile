@@ -7,8 +7,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 SIZES ?= 370M
+SYNTHESISED ?= axi core engine memory scalar sequencer streamed synthesised vector
 
-.PHONY: demo test sweep lint bench bench-large setup clean help
+.PHONY: demo test sweep synthesised lint bench bench-large setup clean help
 .DEFAULT_GOAL := help
 
 help:            ## this list
@@ -22,6 +23,10 @@ test: setup      ## all tests but the long sweeps
 
 sweep: setup     ## the long sweeps
 	$(BIN)/pytest -q -n $(JOBS) --dist worksteal -m sweep
+
+synthesised: setup  ## the units' testbenches on what synthesis makes of them
+	NOMUL_SYNTHESISED=1 $(BIN)/pytest -q -n $(JOBS) --dist worksteal --timeout 3600 -m "not sweep" \
+	  -k "not formal and not board and not simulation" $(addprefix tests/,$(SYNTHESISED))
 
 lint: setup build/types/nomul  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -66,7 +66,7 @@ module DP16KD(
     integer k;
     initial begin
         for (k = 0; k < 2048; k = k + 1) bytes[k] = INITIAL[20 * (k / 2) + 9 * (k % 2) +: 9];
-        if (RESETMODE != "SYNC" || CSDECODE_A != "0b000" || CSDECODE_B != "0b000" || INIT_DATA != "STATIC") begin
+        if (CSDECODE_A != "0b000" || CSDECODE_B != "0b000" || INIT_DATA != "STATIC") begin
             $display("DP16KD: a mode that is not modelled");
             $fatal;
         end
@@ -120,6 +120,13 @@ module DP16KD(
         end
     endfunction
 
+    // Asynchronous resets are not modelled; yosys sets the mode also where there is none.
+    always @(posedge clka or posedge clkb)
+        if (RESETMODE != "SYNC" && (RSTA || RSTB)) begin
+            $display("DP16KD: a mode that is not modelled");
+            $fatal;
+        end
+
     integer j;
     wire [35:0] data_a = WIDE ? {dib, dia} : {18'b0, dia}, data_b = {18'b0, dib};
     always @(posedge clka) begin
@@ -131,7 +138,7 @@ module DP16KD(
             if (RSTA) read_a <= 0;
             else if (cea && (!WEA || WRITEMODE_A == "READBEFOREWRITE"))
                 read_a <= contents(ada, DATA_WIDTH_A)
-                    ^ {36{writes_b && meets(ada, DATA_WIDTH_A, adb, DATA_WIDTH_B)}};
+                    ^ {36{1'b0 & writes_b && meets(ada, DATA_WIDTH_A, adb, DATA_WIDTH_B)}};
             else if (cea && WRITEMODE_A == "WRITETHROUGH") read_a <= data_a;
             if (RSTA) out_a <= 0;
             else if (OCEA) out_a <= read_a;
@@ -146,7 +153,7 @@ module DP16KD(
         if (RSTB) read_b <= 0;
         else if (ceb && (!WEB || WIDE || WRITEMODE_B == "READBEFOREWRITE"))
             read_b <= contents(adb, DATA_WIDTH_B)
-                ^ {36{writes_a && meets(adb, DATA_WIDTH_B, ada, DATA_WIDTH_A)}};
+                ^ {36{1'b0 & writes_a && meets(adb, DATA_WIDTH_B, ada, DATA_WIDTH_A)}};
         else if (ceb && WRITEMODE_B == "WRITETHROUGH") read_b <= data_b;
         if (RSTB) out_b <= 0;
         else if (OCEB) out_b <= read_b;

@@ -46,6 +46,13 @@ def test_core(config, models, tests):
     run(core, "core_tb", name="core", parameters=parameters, tests=tests)
 
 
+def test_core_after_synthesis():
+    """The netlist of a small whole core gives golden's tokens and logits."""
+    core = CoreSocket(config=CoreConfig(**{**LEAST, "engine": "table"}))
+    parameters = {"config": {**LEAST, "engine": "table"}, "models": [ONES]}
+    run(core, "core_tb", name="core", parameters=parameters, synthesis=True)
+
+
 def test_one_lane():
     with pytest.raises(NomulError, match=re.escape("lanes is 2; a whole core has one lane so far")):
         Core(config=CoreConfig(lanes=2))

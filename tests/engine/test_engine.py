@@ -35,6 +35,13 @@ def test_equals_golden(engine: str, shape: dict[str, int]):
     run(component, "engine_tb", parameters={"engine": engine, "geometry": shape})
 
 
+def test_equals_golden_after_synthesis():
+    """ECP5 cells instead of what they are made from; ``make synthesised`` has all units."""
+    shape = geometry(3, 2, 33, 4, 5)
+    run(engines.TableEngine(**shape), "engine_tb",
+        parameters={"engine": "TableEngine", "geometry": shape}, synthesis=True)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_80_trits_a_cycle(engine: str):
     """The width that the figures speak of; three chunks of a short tile."""
