@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 SIZES ?= 370M
 
-.PHONY: demo test sweep lint bench bench-large setup clean help
+.PHONY: demo test sweep lint bench bench-large bitstreams setup clean help
 .DEFAULT_GOAL := help
 
 help:            ## this list
@@ -41,6 +41,9 @@ bench-large:     ## published sizes: import, golden, PyTorch; streamed cores, la
 	@mv build/bench-dram.tmp build/bench-dram.json && echo build/bench-dram.json
 	$(BIN)/python -m nomul.host.cli.bench_streamed tokens dram prefill lanes area fitting --sizes $(SIZES) > build/bench-streamed.tmp
 	@mv build/bench-streamed.tmp build/bench-streamed.json && echo build/bench-streamed.json
+
+bitstreams: setup  ## the released bitstreams again, bit for bit; UPDATE=--update replaces what differs
+	$(BIN)/python -m nomul.host.cli.rebuild $(UPDATE)
 
 setup: $(VENV)/installed-$(EXTRAS)
 

@@ -16,7 +16,7 @@ from nomul.model.names import nearest
 from nomul.model.protocol import REGIONS, Identity
 
 from .alone import NoCore
-from .board import Board, UartLink
+from .board import Board, UlpiLink
 from .top import BoardTop
 
 __all__ = ["CONFIGURATIONS", "Configuration", "board_top", "find_configuration", "identity_hash"]
@@ -59,10 +59,10 @@ def find_configuration(name: str, board: Board) -> Configuration:
     """
     if name not in CONFIGURATIONS:
         raise NomulError(f"{board.name}: no configuration is called {name!r}; {nearest(name, CONFIGURATIONS)}")
-    if not isinstance(board.link, UartLink):
+    if isinstance(board.link, UlpiLink):
         raise NomulError(
-            f"{board.name}: it has no USB bridge, and a top with a USB device of its own is not written yet; "
-            f"docs/boards/{board.name}.md says what there is"
+            f"{board.name}: its USB goes through a ULPI transceiver, for which there is no top yet; "
+            f"docs/boards/{board.name}.md says what is missing"
         )
     return CONFIGURATIONS[name]
 

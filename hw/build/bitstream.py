@@ -248,7 +248,7 @@ def _manifest(
         clock_hz=top.clock_hz,
         pll={"input_hz": top.pll.input_hz, "input_div": top.pll.input_div,
              "feedback_div": top.pll.feedback_div, "output_divs": list(top.pll.output_divs)},
-        link={"kind": "uart", "baud": top.stream.baud},
+        link={"kind": "uart", "baud": top.stream.baud} if top.stream.baud else {"kind": "usb"},
         loader=list(board.loader),
         cables=list(board.cables),
         core=chip.core,
