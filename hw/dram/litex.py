@@ -10,6 +10,7 @@ import re
 import sys
 from pathlib import Path
 
+import litedram.init
 import litedram.modules
 import litedram.phy
 import litedram.phy.model
@@ -313,16 +314,19 @@ def make(request):
         for csr, offset in _placed(info.obj)
     }
     phy = soc.phy_settings
+    steps, _ = litedram.init.get_sdram_phy_init_sequence(phy, soc.timing)
     return {
         "module": name,
         "verilog": text,
         "word_bytes": soc.port.data_width // 8,
         "address_bits": soc.port.address_width,
         "registers": registers,
+        "init": [_step(*step) for step in steps],
         "phy": {
             key: getattr(phy, key)
             for key in (
                 "nphases", "rdphase", "wrphase", "cl", "cwl", "read_latency", "write_latency", "dfi_databits",
+                "delays", "bitslips",
             )
         },
         "timing": {
@@ -330,6 +334,21 @@ def make(request):
             for key in ("tREFI", "tRC", *_TIMINGS)
         },
     }  # fmt: skip
+
+
+#: Bits of the registers ``command`` and ``dfii_control``, by LiteX's names for them in C.
+_BITS = {
+    "DFII_COMMAND_CS": 0x01, "DFII_COMMAND_WE": 0x02, "DFII_COMMAND_CAS": 0x04, "DFII_COMMAND_RAS": 0x08,
+    "DFII_CONTROL_CKE": 0x02, "DFII_CONTROL_ODT": 0x04, "DFII_CONTROL_RESET_N": 0x08,
+}  # fmt: skip
+
+
+def _step(what, address, bank, command, cycles):
+    """A step of LiteDRAM's sequence."""
+    names = command.split("|")
+    control = names[0].startswith("DFII_CONTROL")
+    bits = sum(_BITS[name] for name in names)
+    return {"what": what, "address": address, "bank": bank, "command": bits, "control": control, "cycles": cycles}
 
 
 def _placed(registers):
