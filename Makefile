@@ -39,7 +39,7 @@ bench-large:     ## published sizes: import, golden, PyTorch; streamed cores, la
 	@mv build/bench-large.tmp build/bench-large.json && echo build/bench-large.json
 	$(BIN)/python -m nomul.sim.dram.bench > build/bench-dram.tmp
 	@mv build/bench-dram.tmp build/bench-dram.json && echo build/bench-dram.json
-	$(BIN)/python -m nomul.host.cli.bench_streamed tokens dram prefill lanes area fitting --sizes $(SIZES) > build/bench-streamed.tmp
+	$(BIN)/python -m nomul.host.cli.bench_streamed tokens dram prefill lanes area --sizes $(SIZES) > build/bench-streamed.tmp
 	@mv build/bench-streamed.tmp build/bench-streamed.json && echo build/bench-streamed.json
 
 bitstreams: setup  ## the released bitstreams again, bit for bit; UPDATE=--update replaces what differs

@@ -257,8 +257,8 @@ def bring_up(
             eyes.append(memory.level(byte))
             progress(2 + byte, total)
     for _ in range(_LAST_PATTERNS):
-        for byte in np.flatnonzero(memory.wrong()):
-            raise NomulError(f"memory: byte {byte} of its data pins is not read reliably: {_chosen(eyes, int(byte))}")
+        for byte in map(int, np.flatnonzero(memory.wrong())):
+            raise NomulError(f"memory: byte {byte} of its data pins is not read reliably: {_chosen(eyes, byte)}")
     memory.registers.write([("sdram_dfii_control", _HARDWARE), (READY, 1)])
     progress(total, total)
     return eyes

@@ -10,19 +10,23 @@ from typing import Any
 import numpy as np
 from serial.tools import list_ports
 
+from nomul.host.bringup import bring_up
 from nomul.host.checkup import check_memory, measure_clock
 from nomul.host.deployment import Deployment
 from nomul.host.driver import Board
 from nomul.host.loader import Loader, attached, udev_rule
 from nomul.host.transport import open_transport
 from nomul.model.core_config import CoreConfig
+from nomul.model.dram_control import DramControl
 from nomul.model.errors import NomulError
 from nomul.model.manifest import Manifest
 from nomul.model.program import Image
+from nomul.model.protocol import Region
+from nomul.model.streamed_config import StreamedConfig
 from nomul.sim.golden import Golden
 
 from .common import compile_for, load_any, tokenizer_for
-from .flashing import find_bitstream, out_of_date
+from .flashing import core_of, find_bitstream, out_of_date
 
 __all__ = ["check_board", "check_simulated"]
 
@@ -44,14 +48,17 @@ class _Wanted:
     design : str
         Hexadecimal.
     clock_hz : int
-    core : CoreConfig or None
+    core : CoreConfig, StreamedConfig or None
+    control : DramControl or None
+        What it takes to bring its memory up.
     real : bool
         Its clock is a clock.
     """
 
     design: str
     clock_hz: int
-    core: CoreConfig | None
+    core: CoreConfig | StreamedConfig | None
+    control: DramControl | None = None
     real: bool = True
 
 
@@ -106,6 +113,13 @@ def _clock(board: Board, wanted: _Wanted) -> str:
     return told
 
 
+def _bring_up(board: Board, wanted: _Wanted) -> str:
+    if wanted.control is None:
+        raise NomulError("the manifest does not say what its memory wants; build the bitstream again")
+    eyes = bring_up(board, wanted.control, rng=np.random.default_rng(1))
+    return "; ".join([wanted.control.name, *map(str, eyes)])
+
+
 def _memory(board: Board) -> str:
     size = board.identity.memory_bytes
     tested = check_memory(board, size, rng=np.random.default_rng(1))
@@ -134,15 +148,21 @@ def _ask(run: Run, board: Board, wanted: _Wanted, model: str | None) -> None:
     if not run("identity", lambda: _identity(board, wanted)):
         return
     run("fabric clock", lambda: _clock(board, wanted))
-    if board.identity.memory_bytes:
-        run("memory", lambda: _memory(board))
+    if board.identity.region_bytes[Region.CONTROL] and not run("bring-up", lambda: _bring_up(board, wanted)):
+        return
+    if board.identity.memory_bytes and not run("memory", lambda: _memory(board)):
+        return
     if wanted.core is None:
         return
     core = wanted.core
 
     def prompt() -> str:
         loaded = load_any(model)
-        image, _ = compile_for(loaded.model, engine=core.engine, bytes_per_beat=core.bytes_per_beat)
+        image: Image
+        if isinstance(core, StreamedConfig):
+            image = core.compile(loaded.model)
+        else:
+            image, _ = compile_for(loaded.model, engine=core.engine, bytes_per_beat=core.bytes_per_beat)
         coder = tokenizer_for(loaded)
         ids = [coder.begin, *map(int, coder.encode(_PROMPT))]
         return _prompt(board, image, Deployment.of(image, core), ids)
@@ -181,8 +201,10 @@ def check_board(name: str, configuration: str, port: str | None, model: str | No
     if not run("bitstream", bitstream):
         return results
     (manifest,) = found
-    core = None if manifest.core is None else CoreConfig(**manifest.core)
-    wanted = _Wanted(design=manifest.design, clock_hz=manifest.clock_hz, core=core)
+    control = None if manifest.memory is None else DramControl.from_dict(manifest.memory)
+    wanted = _Wanted(
+        design=manifest.design, clock_hz=manifest.clock_hz, core=core_of(manifest), control=control
+    )
     run("openFPGALoader", lambda: Loader(manifest.loader, manifest.cables).version())
     if port is None:
         run("cable", lambda: _cable(manifest))

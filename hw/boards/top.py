@@ -10,11 +10,12 @@ from amaranth.lib.wiring import In, Out, connect
 from nomul.hw.boundary import expose
 from nomul.hw.top import Top
 
-from .board import Board, Pins, UartLink
+from .board import Board, UartLink
 from .constraints import lpf
 from .lights import Lights
 from .pll import Clocks, plan
 from .serial import SerialStream
+from .surroundings import INPUTS, button, places, show
 from .usb import UsbStream
 
 __all__ = ["BoardTop"]
@@ -36,6 +37,8 @@ class BoardTop(wiring.Component):
     stream : SerialStream or UsbStream
     ports : dict
         Places of all ports.
+    verilog : str
+        Nothing: all of it is here.
 
     Members
     -------
@@ -51,25 +54,19 @@ class BoardTop(wiring.Component):
 
     def __init__(self, *, board: Board, top: Top, clock_hz: int):
         self.board = board
+        self.verilog = ""
         self.top = top
         self.clock_hz = clock_hz
         kind = SerialStream if isinstance(board.link, UartLink) else UsbStream
         self.stream: SerialStream | UsbStream = kind(board=board, clock_hz=clock_hz)
         self.domains = {"sync": clock_hz, **self.stream.domains}
         self.pll = plan(board.input_hz, [*self.domains.values()])
-        self.ports = self._ports()
+        self.ports = places(board, self.stream)
         super().__init__({
-            name: In(1) if name in ("clk", "reset", "rx_pin") else Out(1)
+            name: In(1) if name in INPUTS else Out(1)
             for name in self.ports
             if name not in self.stream.pads
         })
-
-    def _ports(self) -> dict[str, Pins]:
-        board = self.board
-        ports = {"clk": board.clock, "reset": board.reset, **self.stream.pins(), **self.stream.pads}
-        for name in ("heartbeat", "ready", "error"):
-            ports[name] = board.led(getattr(board, name))
-        return {name: pins for name, pins in ports.items() if pins is not None}
 
     def constraints(self) -> str:
         """Pins and the oscillator's clock, as LPF."""
@@ -87,14 +84,10 @@ class BoardTop(wiring.Component):
         connect(m, self.top.tx, self.stream.tx)
         m.d.comb += [
             clocks.clk.eq(self.clk),
+            clocks.reset.eq(button(self, self.ports)),
             lights.memory_ready.eq(1),
             lights.failed.eq(self.top.failed),
         ]
         expose(m, self.stream, self, self.stream.pins())
-        for name in ("heartbeat", "ready", "error"):
-            if name in self.ports:
-                level = getattr(lights, name)
-                m.d.comb += getattr(self, name).eq(~level if self.ports[name].invert else level)
-        if "reset" in self.ports:
-            m.d.comb += clocks.reset.eq(~self.reset if self.ports["reset"].invert else self.reset)
+        show(m, lights, self, self.ports)
         return m

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from amaranth.hdl import Elaboratable
 
+from nomul.hw.boards.board import NEXTPNR_DEVICES
 from nomul.model.errors import NomulError
 
 from . import netlist
@@ -28,31 +29,10 @@ from .tools import build_folder, versions
 from .toolset import YOWASP, Toolset
 from .verilog import convert
 
-__all__ = ["PART", "SEEDS", "Synthesis", "Target", "synthesise"]
+__all__ = ["PART", "SEEDS", "Synthesis", "netlist_folder", "synthesise"]
 
 #: The device of every out-of-context figure, and its speed grade.
 PART, SPEED = "LFE5U-85F", 6
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """What a design is routed for.
-
-    Attributes
-    ----------
-    part : str
-    speed : int
-        Its speed grade.
-    arguments : tuple of str
-        By which nextpnr knows device and package.
-    constraints : str
-        Pins and clocks, as LPF; with none it is routed out of context.
-    """
-
-    part: str = PART
-    speed: int = SPEED
-    arguments: tuple[str, ...] = ("--85k",)
-    constraints: str = ""
 
 
 #: Placement seeds of a figure: the clock moves a few percent from one to the next.
@@ -155,16 +135,14 @@ class _Placed:
     used: dict[str, int]
 
 
-def _place(folder: Path, target: Target, seed: int, freq: int, limit_s: int) -> _Placed:
+def _place(folder: Path, seed: int, freq: int, limit_s: int) -> _Placed:
     """Places and routes with one seed."""
     version = YOWASP.version("nextpnr-ecp5")
-    key = hashlib.sha256(f"{target!r}{freq}{version}".encode()).hexdigest()[:8]
+    key = hashlib.sha256(f"{PART}{SPEED}{freq}{version}".encode()).hexdigest()[:8]
     name = f"{key}-{seed}"
-    pins = ("--lpf", f"{name}.lpf") if target.constraints else ("--out-of-context",)
     report = folder / f"report-{name}.json"
     if not report.is_file():
-        (folder / f"{name}.lpf").write_text(target.constraints)
-        YOWASP.run("nextpnr-ecp5", *target.arguments, "--speed", str(target.speed), *pins,
+        YOWASP.run("nextpnr-ecp5", NEXTPNR_DEVICES[PART], "--speed", str(SPEED), "--out-of-context",
                    "--freq", str(freq), "--seed", str(seed), "--json", "netlist.json",
                    "--timing-allow-fail", "--report", f"part-{name}.json", folder=folder,
                    log=f"nextpnr-{name}.log", limit_s=limit_s)
@@ -225,8 +203,6 @@ def synthesise(
     seeds: Sequence[int] = SEEDS,
     freq: int = 200,
     limit_s: int = 600,
-    target: Target = Target(),
-    around: tuple[str, str] | None = None,
 ) -> Synthesis:
     """Synthesises a component and routes it once for each seed, as many at once as processors.
 
@@ -245,25 +221,18 @@ def synthesise(
         Clock to aim at, MHz.
     limit_s : int
         Seconds that each run of a tool may take.
-    target : Target
-        By default out of context.
-    around : (str, str), optional
-        Verilog of what has the component inside, and the name of its top module.
 
     Raises
     ------
     NomulError
         If a tool fails, is missing, or takes too long.
     """
-    source, top = convert(component, name), name
-    if around is not None:
-        source, top = source + around[0], around[1]
-    folder = netlist_folder(source, top, name=name, limit_s=limit_s)
+    folder = netlist_folder(convert(component, name), name, name=name, limit_s=limit_s)
     tools = {key: value for key, value in versions().items() if key.startswith("yowasp")}
     design = json.loads((folder / "netlist.json").read_text())
-    cells = Counter(cell["type"] for cell in design["modules"][top]["cells"].values())
+    cells = Counter(cell["type"] for cell in design["modules"][name]["cells"].values())
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        placed = list(pool.map(lambda seed: _place(folder, target, seed, freq, limit_s), seeds))
+        placed = list(pool.map(lambda seed: _place(folder, seed, freq, limit_s), seeds))
     if placed:
         used = placed[0].used
         comb, ff = used["TRELLIS_COMB"], used["TRELLIS_FF"]
@@ -273,7 +242,7 @@ def synthesise(
     return Synthesis(
         comb=comb, ff=ff, bram=cells["DP16KD"], multipliers=cells["MULT18X18D"],
         fmax_mhz=tuple(round(place.clock_mhz, 2) for place in placed), seeds=tuple(seeds),
-        part=target.part, speed=target.speed, tools=tools,
+        part=PART, speed=SPEED, tools=tools,
         longest_paths=tuple(place.longest_path for place in placed),
-        parts=_parts(design["modules"][top]["cells"]),
+        parts=_parts(design["modules"][name]["cells"]),
     )

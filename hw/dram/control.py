@@ -130,24 +130,22 @@ class Controlled(wiring.Component):
     Parameters
     ----------
     core : Component
-        With the ports of :class:`~nomul.hw.core_ports.CorePorts` and those of its memory; if one is ``enable``, the
-        core may use its memory from when the host says that it is up.
+        With the ports of :class:`~nomul.hw.core_ports.CorePorts`; ``control``, the registers of its memory's
+        controller; and ``enable``, which is high from when the host says that the memory is up.
 
     Members
     -------
-    control : ``Out(WishboneSignature())``
     memory_ready : ``Out(1)``
 
-    The core's others but ``enable`` are members of the whole.
+    The core's others are members of the whole.
     """
 
     def __init__(self, *, core: wiring.Component):
         self.core = core
         members = core.signature.members
-        self.others = [name for name in members if name not in ("bus", "enable")]
+        self.others = [name for name in members if name not in ("bus", "control", "enable")]
         super().__init__({
             "bus": Out(BusSignature()),
-            "control": Out(WishboneSignature()),
             "memory_ready": Out(1),
             **{name: members[name] for name in self.others},
         })
@@ -158,9 +156,7 @@ class Controlled(wiring.Component):
         m.submodules.bridge = bridge = ControlBridge()
         wiring.connect(m, bridge.core, self.core.bus)
         wiring.connect(m, wiring.flipped(self.bus), bridge.bus)
-        wiring.connect(m, bridge.control, wiring.flipped(self.control))
-        m.d.comb += self.memory_ready.eq(bridge.ready)
-        if "enable" in self.core.signature.members:
-            m.d.comb += self.core.enable.eq(bridge.ready)
+        wiring.connect(m, bridge.control, self.core.control)
+        m.d.comb += [self.memory_ready.eq(bridge.ready), self.core.enable.eq(bridge.ready)]
         expose(m, self.core, self, self.others)
         return m

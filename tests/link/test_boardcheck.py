@@ -45,7 +45,7 @@ class Bench:
             board="ulx3s-85f", configuration="onchip", file="a.bit", size=len(DATA),
             sha256=hashlib.sha256(DATA).hexdigest(), device="LFE5U-85F", package="CABGA381", speed=6,
             design=design.hex(), sources="00" * 32, clock_hz=CLOCK, pll={}, link={"kind": "uart", "baud": 3_000_000},
-            loader=["--board", "ulx3s"], cables=["0403:6015"], core=None if core is None else asdict(core),
+            loader=["--board", "ulx3s"], cables=["0403:6015"], memory=None, core=None if core is None else asdict(core),
             geometry=None, timing={"fmax_mhz": 100.0}, area={}, seed=1, tools={}, command="nomul build …",
         )  # fmt: skip
         (folder / "a.bit").write_bytes(DATA)
