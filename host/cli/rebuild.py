@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
+import warnings
 from importlib import resources
 from pathlib import Path
 
 import click
+from amaranth.hdl import UnusedElaboratable
 from rich.console import Console
 
 from nomul.hw.build.bitstream import board_sources, build
@@ -32,13 +35,22 @@ def stale(manifest: Manifest) -> str | None:
     design = out_of_date(manifest)
     if design is not None:
         return design
-    chip = chip_for(manifest.board, manifest.configuration)
-    if board_sources(chip, {**YOWASP.versions, "amaranth": versions()["amaranth"]}) != manifest.sources:
+    if _sources(manifest) != manifest.sources:
         return (
             f"{manifest.file} is out of date: it was made of another state of the board's top, the build flow or "
             f"the tools; build it again: {manifest.command}"
         )
     return None
+
+
+def _sources(manifest: Manifest) -> str:
+    """What the manifest of the same bitstream would say, made now."""
+    used = {**YOWASP.versions, "amaranth": versions()["amaranth"]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnusedElaboratable)  # only its pins are wanted
+        found = board_sources(chip_for(manifest.board, manifest.configuration), used)
+        gc.collect()
+    return found
 
 
 def _again(path: Path, console: Console) -> tuple[Manifest, Path]:

@@ -106,9 +106,9 @@ def board_sources(chip: Chip, tools: Mapping[str, str]) -> str:
     """SHA-256 of all that a bitstream is made of: sources, pins and facts of the board, the build flow, tools."""
     flow = [Path(str(module.__file__)).read_text() for module in (netlist, synth, verilog)]
     salt = [chip.design.hex(), repr(chip.board), chip.top.constraints(), *flow, json.dumps(dict(tools), sort_keys=True)]
-    modules = [type(chip.top).__module__]
-    if isinstance(chip.top, MemoryTop):
-        modules.append("nomul.hw.dram.litex")  # which runs in a process of its own
+    modules = [BoardTop.__module__]
+    if isinstance(chip.top, MemoryTop):  # LiteX runs in a process of its own
+        modules = [MemoryTop.__module__, "nomul.hw.dram.litex"]
     return hash_sources(*modules, salt="\0".join(salt)).hex()
 
 
