@@ -14,7 +14,10 @@ from pathlib import Path
 from nomul.hw.build.tools import build_folder, verilator_environment, versions
 from nomul.model.errors import NomulError
 
-__all__ = ["verilate"]
+__all__ = ["VCD_HEADER", "verilate"]
+
+#: For programs that write VCD files.
+VCD_HEADER = Path(__file__).with_name("vcd.h")
 
 _OPTIONS = [
     "--cc",

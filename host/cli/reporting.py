@@ -3,104 +3,26 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from nomul.hw.build.design import design
-from nomul.hw.build.synth import Synthesis, synthesise
-from nomul.hw.core import Core
 from nomul.model.core_config import CoreConfig
-from nomul.model.counters import EXPOSED, Counter
-from nomul.model.errors import NomulError
-from nomul.model.program import Image
-from nomul.model.ternary import TRITS_PER_BYTE
-from nomul.model.tokenizer import BEGIN
 
-from .board import counters, open_board
-from .common import compile_for, core_option, json_option, load_any, print_json
+from .common import (
+    compile_core,
+    core_options,
+    dram_option,
+    json_option,
+    load_any,
+    memory_of,
+    print_json,
+)
+from .report_figures import report, streamed_report
 
-_FREQUENCY = 120  # MHz that placement of the whole core aims at
-_LIMIT_S = 3600
-_TOKENS = 16  # simulated for the cycles
-
-
-def figures(result: Synthesis) -> dict[str, Any]:
-    """Area, and the clock's median over the seeds."""
-    return {
-        "comb": result.comb,
-        "ff": result.ff,
-        "bram": result.bram,
-        "multipliers": result.multipliers,
-        "fmax_mhz": result.fmax_median_mhz,
-        "fmax_by_seed_mhz": list(result.fmax_mhz),
-    }
-
-
-def token_figures(image: Image, config: CoreConfig) -> dict[str, Any]:
-    """Cycles of a token on the simulated board, against the bound, and where they go."""
-    with open_board("sim", image, config) as (board, _):
-        seen = set()
-        token, fresh = BEGIN, True
-        for _ in range(_TOKENS):
-            token, fresh = board.step(token, reset=fresh), False
-            found = counters(board)
-            seen.add(tuple(found.items()))
-    if len(seen) != 1:
-        raise NomulError("report: tokens took different numbers of cycles; something waits on data")
-    cycles = found["token_cycles"]
-    phases = {"streaming": found["beats"]}
-    phases |= {c.name.lower().removeprefix("exposed_"): found[c.name.lower()] for c in EXPOSED}
-    if sum(phases.values()) != cycles or found[Counter.ERROR.name.lower()]:
-        raise NomulError(f"report: the core's counters do not add up: {found}")
-    return {
-        "cycles": cycles,
-        "bound_cycles": image.bound_cycles,
-        "utilisation": round(image.bound_cycles / cycles, 4),
-        "phases": phases,
-    }
-
-
-def units(top: Synthesis, names: list[str]) -> dict[str, dict[str, int]]:
-    """Area of the core's units, of the link, and of what belongs to none of them."""
-    result: dict[str, dict[str, int]] = {}
-    for owner, counts in top.parts.items():
-        head, _, unit = owner.partition(".")
-        key = unit if head == "core" and unit in names else "link" if head == "link" else "between"
-        sums = result.setdefault(key, dict.fromkeys(counts, 0))
-        for kind, count in counts.items():
-            sums[kind] += count
-    return {name: result[name] for name in [*names, "link", "between"] if name in result}
-
-
-def report(image: Image, config: CoreConfig, seeds: tuple[int, ...]) -> dict[str, Any]:
-    """Everything that ``nomul report --json`` prints."""
-    token = token_figures(image, config)
-    whole = design(config)
-    core = whole.core
-    assert isinstance(core, Core)
-    engine = synthesise(core.engine, name="engine", seeds=seeds)
-    top = synthesise(whole, name="top", seeds=seeds, freq=_FREQUENCY, limit_s=_LIMIT_S)
-    by_unit = units(top, list(core.units))
-    fmax = top.fmax_median_mhz
-    return {
-        "how": {"area": "routed out of context; units: their cells before packing", "token": "simulated",
-                "tokens_per_second": "routed clock over simulated cycles"},
-        "configuration": asdict(config),
-        "engine": {"kind": config.engine, "trits_per_cycle": TRITS_PER_BYTE * config.bytes_per_beat,
-                   **figures(engine)},
-        "core": figures(top),
-        "units": by_unit,
-        "token": token,
-        "tokens_per_second": round(fmax * 1e6 / token["cycles"], 1),
-        "part": top.part,
-        "speed": top.speed,
-        "seeds": list(top.seeds),
-        "tools": top.tools,
-    }  # fmt: skip
+_AREA = ("comb", "ff", "bram", "multipliers")
 
 
 def _show(result: dict[str, Any]) -> None:
@@ -110,20 +32,18 @@ def _show(result: dict[str, Any]) -> None:
         box=None, header_style="bold", pad_edge=False,
     )  # fmt: skip
     for name, row in result["units"].items():
-        area.add_row(name, *(f"{row[k]:,}" for k in ("comb", "ff", "bram", "multipliers")), "")
+        area.add_row(name, *(f"{row[k]:,}" for k in _AREA), "")
     core = result["core"]
+    fmax = core["fmax_mhz"]
     area.add_row(
-        "whole core, link included",
-        *(f"{core[k]:,}" for k in ("comb", "ff", "bram", "multipliers")),
-        f"{core['fmax_mhz']:.1f} MHz",
+        "all of it",
+        *(f"{core[k]:,}" for k in _AREA),
+        "not routed" if fmax is None else f"{fmax:.1f} MHz",
         style="bold",
     )
     console.print(area)
-    console.print(
-        f"\n{result['part']}-{result['speed']}; units: cells before packing; the core routed out of context, "
-        f"median of seeds {result['seeds']}\n",
-        soft_wrap=True,
-    )
+    seeds = f", median of seeds {result['seeds']}" if result["seeds"] else ""
+    console.print(f"\n{result['part']}-{result['speed']}; {result['how']['area']}{seeds}\n", soft_wrap=True)
     token = result["token"]
     cycles = Table("cycles of a token (simulated)", "", "share", box=None, header_style="bold",
                    pad_edge=False)  # fmt: skip
@@ -133,31 +53,57 @@ def _show(result: dict[str, Any]) -> None:
     console.print(cycles)
     console.print(
         f"\nbound: {token['bound_cycles']:,.0f} weight beats; {token['utilisation']:.1%} of the cycles "
-        f"stream weights\n{result['tokens_per_second']:,.0f} tokens/s (routed clock over simulated cycles)",
+        f"stream weights",
         soft_wrap=True,
+    )
+    if result["tokens_per_second"] is None:
+        console.print("no clock without routing: give --seeds")
+        return
+    rate = result["tokens_per_second"]
+    summed = result.get("tokens_per_second_summed", rate)
+    places = 0 if rate > 1000 else 2
+    lanes = "" if summed == rate else f", {summed:,.{places}f} with all lanes"
+    console.print(
+        f"{rate:,.{places}f} tokens/s{lanes} ({result['how']['tokens_per_second']})", soft_wrap=True
     )
 
 
 @click.command("report")
 @click.option("--model", metavar="FILE", help="Model file or checkpoint; default the shipped one.")
-@click.option("--seeds", type=click.IntRange(min=1, max=16), default=4, show_default=True,
-              help="Placement seeds; figures are medians.")  # fmt: skip
-@core_option
+@click.option("--seeds", type=click.IntRange(min=0, max=16), default=4, show_default=True,
+              help="Placement seeds; figures are medians. With 0 nothing is routed.")  # fmt: skip
+@core_options
+@dram_option
 @json_option
 def report_command(
-    model: str | None, seeds: int, engine: str, bytes_per_beat: int, as_json: bool
+    model: str | None,
+    seeds: int,
+    weights: str,
+    lanes: int,
+    engine: str | None,
+    bytes_per_beat: int | None,
+    dram: str | None,
+    as_json: bool,
 ) -> None:
     """Area by unit, Fmax, cycles per token against the bound, and where the other cycles go.
 
-    Routing the whole core takes minutes a seed; results are kept below build/.
+    Routing a whole core takes many minutes a seed; results are kept below build/. With --dram the
+    memory's controller is part of it.
 
     \b
     Example:
       nomul report --seeds 1
+      nomul report --seeds 0 --port native --lanes 8 --dram ecpix5-85f
     """
-    image, config = compile_for(
-        load_any(model).model, engine=engine, bytes_per_beat=bytes_per_beat
-    )
+    memory = memory_of(dram, weights=weights, board="sim")
+    image, config = compile_core(
+        load_any(model).model, weights=weights, lanes=lanes, engine=engine,
+        bytes_per_beat=bytes_per_beat, dram=memory,
+    )  # fmt: skip
+    chosen = tuple(range(1, seeds + 1))
     with Console(stderr=True).status("simulating, synthesising, routing"):
-        result = report(image, config, tuple(range(1, seeds + 1)))
+        if isinstance(config, CoreConfig):
+            result = report(image, config, chosen)
+        else:
+            result = streamed_report(image, config, chosen, dram=memory)
     print_json(result) if as_json else _show(result)

@@ -24,6 +24,7 @@ from .meter import Reading
 __all__ = ["Estimate", "ModelledMeter", "coefficients", "design_power", "memory_power", "model_power"]
 
 _RATE_HZ = 20.0
+_VOLTS = 1.1  # of an FPGA's core, where it has no other
 _AREA = ("comb", "ff", "bram", "multipliers")
 _RATES = ("comb", "ff", "bram")
 _MEMORY = ("part", "clock_mhz", "read_share", "write_share", "activates_per_second")
@@ -87,7 +88,8 @@ def design_power(
     table = coefficients()
     if part not in table["static"]:
         raise NomulError(f"modelled: no coefficients of {part}; there are: {', '.join(table['static'])}")
-    hertz = clock_mhz * 1e6
+    scale = (table["static"][part].get("volts", _VOLTS) / _VOLTS) ** 2
+    hertz = scale * clock_mhz * 1e6  # energies are those of 1.1 V
     sums = dict.fromkeys(("ff", "toggles", "accesses", "inputs"), 0.0)
     for unit, area in areas.items():
         rate = rates[unit]
@@ -103,7 +105,7 @@ def design_power(
         "signals": _of(table["signal"], "joules").times(sums["toggles"] * hertz),
         "bram": _of(table["bram"], "joules").times(sums["accesses"] * hertz),
         "multipliers": _of(table["multiplier"], "joules").times(sums["inputs"] * hertz),
-        "pins": _of(table["pin"], "joules").times(pin_toggles * hertz),
+        "pins": _of(table["pin"], "joules").times(pin_toggles * clock_mhz * 1e6),
     }
 
 

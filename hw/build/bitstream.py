@@ -20,9 +20,9 @@ from nomul.model.errors import NomulError
 from nomul.model.files import atomic, os_errors
 from nomul.model.manifest import Manifest
 
-from . import netlist, synth, verilog
+from . import netlist, verilog
 from .sources import hash_sources
-from .synth import netlist_folder
+from .synth import RECIPES, netlist_folder
 from .timing import Report, read_report
 from .tools import build_folder, versions
 from .toolset import YOWASP, Toolset
@@ -104,7 +104,7 @@ class Built:
 
 def board_sources(chip: Chip, tools: Mapping[str, str]) -> str:
     """SHA-256 of all that a bitstream is made of: sources, pins and facts of the board, the build flow, tools."""
-    flow = [Path(str(module.__file__)).read_text() for module in (netlist, synth, verilog)]
+    flow = [str(RECIPES), *(Path(str(module.__file__)).read_text() for module in (netlist, verilog))]
     salt = [chip.design.hex(), repr(chip.board), chip.top.constraints(), *flow, json.dumps(dict(tools), sort_keys=True)]
     modules = [BoardTop.__module__]
     if isinstance(chip.top, MemoryTop):  # LiteX runs in a process of its own

@@ -168,6 +168,7 @@ class Bank(Module):
             p_ADDRESS_BITS=address_bits,
             p_BYTES=data_width // 8,
             i_clk=ClockSignal(),
+            i_activate=self.activate & ~self.precharge,
             i_read=self.read & active,
             i_read_address=at["read"],
             o_read_data=self.read_data,

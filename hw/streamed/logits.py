@@ -79,39 +79,43 @@ class LogitWriter(wiring.Component):
         ]
         m.d.sync += self.port.room.eq(queue.level < _DEPTH - LOGITS_COMING - 2)
 
-        # Two stages: where the lane's logits begin, then the address. A piece waits there until it is known
-        # whether its run goes on.
-        here = data.View(item, queue.r_data)
-        stage = [Signal(item, name=f"stage{k}", reset_less=True) for k in range(2)]
-        valid = Signal(2)
+        # Three stages: out of the queue, where the lane's logits begin, the address. A piece waits in the last until it
+        # is known whether its run goes on.
+        first, second, last = (Signal(item, name=name, reset_less=True) for name in ("first", "second", "last"))
+        valid = Signal(3)
         offset = Signal(unsigned(BLOCK_BITS), reset_less=True)
         address = Signal(32, reset_less=True)
         bits = (self.word_bytes // PIECE_BYTES).bit_length() - 1
         base = self.bases[Part.LOGITS]
-        piece, full = writer.i.payload, stage[1].index[:3] == _RUN - 1
-        other = valid[0] & (stage[0].lane != stage[1].lane)
-        over = self.idle & ~queue.r_rdy & ~valid[0]
-        moves = ~valid[1] | writer.i.valid & writer.i.ready
+        piece, full = writer.i.payload, last.index[:3] == _RUN - 1
+        other = valid[1] & (second.lane != last.lane)
+        over = self.idle & ~queue.r_rdy & ~valid[0] & ~valid[1]
+        moves = Signal(3)
         m.d.comb += [
-            queue.r_en.eq(~valid[0] | moves),
-            writer.i.valid.eq(valid[1] & (valid[0] | full | over)),
-            piece.value.eq(stage[1].sum),
+            moves[2].eq(~valid[2] | writer.i.valid & writer.i.ready),
+            moves[1].eq(~valid[1] | moves[2]),
+            moves[0].eq(~valid[0] | moves[1]),
+            queue.r_en.eq(moves[0]),
+            writer.i.valid.eq(valid[2] & (valid[1] | full | over)),
+            piece.value.eq(last.sum),
             piece.address.eq(address),
             piece.last.eq(full | other | over),
             self.busy.eq(queue.r_rdy | valid.any() | writer.busy),
         ]
-        with m.If(queue.r_en):
-            m.d.sync += [
-                valid[0].eq(queue.r_rdy),
-                stage[0].eq(here),
-                offset.eq(here.lane * base.stride),
-            ]
-        with m.If(moves):
+        with m.If(moves[0]):
+            m.d.sync += [valid[0].eq(queue.r_rdy), first.eq(data.View(item, queue.r_data))]
+        with m.If(moves[1]):
             m.d.sync += [
                 valid[1].eq(valid[0]),
-                stage[1].eq(stage[0]),
+                second.eq(first),
+                offset.eq(first.lane * base.stride),
+            ]
+        with m.If(moves[2]):
+            m.d.sync += [
+                valid[2].eq(valid[1]),
+                last.eq(second),
                 address.eq(
-                    ((base.block + offset) << block_word(self.word_bytes)) + (stage[0].index >> bits)
+                    ((base.block + offset) << block_word(self.word_bytes)) + (second.index >> bits)
                 ),
             ]
         return m

@@ -92,8 +92,8 @@ class Mover(wiring.Component):
         block = Signal(BLOCK_BITS, reset_less=True)
         place = Signal.like(self.state.address)  # in the buffer
         left = Signal.like(work.elements)
-        slot = Signal(SLOT_BITS)
-        m.d.comb += slot.eq(Array(slots)[lane] if self.lanes > 1 else slots[0])
+        slot = Signal(SLOT_BITS, reset_less=True)  # of the lane, a cycle late: a multiplier follows
+        m.d.sync += slot.eq(Array(slots)[lane] if self.lanes > 1 else slots[0])
         per_word = self.word_bytes // PIECE_BYTES
         bits = per_word.bit_length() - 1
         address = Signal(32)
@@ -141,10 +141,12 @@ class Mover(wiring.Component):
                 with m.If(self.move.valid & ~writer.busy):
                     m.next = "CHOOSE"
             with m.State("CHOOSE"):
-                m.d.sync += offset.eq(slot * self.bases[Part.STATE].stride)
-                m.next = "ADD"
+                m.next = "MULTIPLY"
                 with m.If(~first.bit_select(lane, 1)):
                     following()
+            with m.State("MULTIPLY"):
+                m.d.sync += offset.eq(slot * self.bases[Part.STATE].stride)
+                m.next = "ADD"
             with m.State("ADD"):
                 m.d.sync += [
                     block.eq(self.bases[Part.STATE].block + offset),

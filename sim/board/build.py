@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from nomul.sim.verilate import verilate
+from nomul.sim.verilate import VCD_HEADER, verilate
 
 __all__ = ["Progress", "build_board", "quiet"]
 
@@ -61,6 +61,7 @@ def build_board(
             "top.v": verilog,
             "board.v": head + (_HERE / "board.v").read_text(),
             "main.cpp": (_HERE / "main.cpp").read_text(),
+            VCD_HEADER.name: VCD_HEADER.read_text(),
             "config.h": head.replace("`", "#"),
         },
         what="simulated board",

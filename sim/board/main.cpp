@@ -26,14 +26,10 @@
 
 #include "Vboard.h"
 #include "config.h"
+#include "vcd.h"
 #include "verilated.h"
 #ifdef MEMORY_BYTES
 #include "external.h"
-#endif
-#if VM_TRACE
-#include <memory>
-
-#include "verilated_vcd_c.h"
 #endif
 
 namespace {
@@ -42,7 +38,6 @@ using Clock = std::chrono::steady_clock;
 
 constexpr int kSlice = 256;                // cycles between looks at the pseudo-terminal
 constexpr uint64_t kTracePeriod = 512;     // cycles from one traced window to the next
-constexpr uint64_t kTraceWindow = 33;      // states written of each: 32 cycles between them
 constexpr size_t kHighWater = 1 << 16;     // bytes that the host may leave unread before the chip has to wait
 constexpr int kLatency = 20;               // cycles from a command to a memory without controller to its first word
 
@@ -151,26 +146,15 @@ private:
         busy_ += Clock::now() - begin;
     }
 
-#if VM_TRACE
     void write_trace() {
-        if (trace_ && top_.busy && cycles_ % kTracePeriod < kTraceWindow) trace_->dump(cycles_);
+        if (top_.busy) trace_.cycle(cycles_);
     }
 
     bool open_trace(const std::string& path) {
-        if (trace_) trace_->close();
-        trace_.reset();
-        if (path.empty()) return true;
-        trace_ = std::make_unique<VerilatedVcdC>();
-        top_.trace(trace_.get(), 99);
-        trace_->open(path.c_str());
-        const bool open = trace_->isOpen();
-        if (!open) trace_.reset();
-        return open;
+        if (!path.empty()) return trace_.open(top_, path, kTracePeriod);
+        trace_.close();
+        return true;
     }
-#else
-    void write_trace() {}
-    bool open_trace(const std::string&) { return false; }
-#endif
 
     // Bytes and commands from and to outside; waits for them at most ``wait`` milliseconds.
     void exchange(int wait) {
@@ -253,9 +237,7 @@ private:
 #ifdef MEMORY_BYTES
     ExternalMemory<Vboard> memory_{WORD, MEMORY_BYTES, kLatency};
 #endif
-#if VM_TRACE
-    std::unique_ptr<VerilatedVcdC> trace_;  // goes before the model that it shows
-#endif
+    Windows<Vboard> trace_;  // goes before the model that it shows
     const double limit_;
     std::string path_;
     const int pty_;

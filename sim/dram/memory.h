@@ -54,6 +54,8 @@ public:
         return one;
     }
 
+    uint64_t activations = 0;  // rows opened so far
+
 private:
     [[noreturn]] static void die(const char* what) {
         std::perror(what);
@@ -63,6 +65,8 @@ private:
     const size_t bytes_, word_bytes_;
     uint8_t* base_;
 };
+
+extern "C" void nomul_dram_activate() { ++DramMemory::self()->activations; }
 
 extern "C" void nomul_dram_read(unsigned address, svBitVecVal* data) {
     DramMemory& memory = *DramMemory::self();

@@ -19,11 +19,16 @@ from cocotb_tools.runner import Verilator
 
 from nomul.hw.build.tools import build_folder, verilator_environment, versions
 from nomul.hw.build.verilog import convert
+from nomul.sim.synthesised import CELLS, netlist_verilog
 
-__all__ = ["run", "seed"]
+from .runtime import keep_runtime, runtime_flags
+
+__all__ = ["run", "seed", "synthesised"]
 
 # Amaranth's Verilog relies on extension, and its case statements are as it means them.
 _WARNINGS = ["-Wno-WIDTHEXPAND", "-Wno-WIDTHTRUNC", "-Wno-UNOPTFLAT", "-Wno-CASEINCOMPLETE"]
+# A block RAM has two clocks, which are one.
+_NETLIST_WARNINGS = ["-Wno-MULTIDRIVEN", "-Wno-PROCASSINIT", "-Wno-PINMISSING"]
 
 
 def seed() -> int:
@@ -60,10 +65,15 @@ def _tail(log: Path, lines: int = 60) -> str:
     return "\n".join(text[-lines:])
 
 
-def _build(component: wiring.Component, name: str) -> Path:
+def synthesised() -> bool:
+    """Whether units are simulated as synthesis leaves them: ``NOMUL_SYNTHESISED`` is set."""
+    return bool(os.environ.get("NOMUL_SYNTHESISED"))
+
+
+def _build(component: wiring.Component, name: str, *, synthesis: bool) -> Path:
     """Folder with the simulator of a component, built once for each Verilog text and tool set."""
-    source = convert(component, name)
-    key = hashlib.sha256(f"{source}{sorted(versions().items())}{_WARNINGS}".encode()).hexdigest()
+    source = netlist_verilog(component, name) + CELLS.read_text() if synthesis else convert(component, name)
+    key = hashlib.sha256(f"{source}{sorted(versions().items())}{_WARNINGS}{_NETLIST_WARNINGS}".encode()).hexdigest()
     folder = build_folder("verilator", f"{name}-{key[:16]}")
     with open(folder / "lock", "w") as lock:  # two test processes may want the same simulator
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -71,12 +81,14 @@ def _build(component: wiring.Component, name: str) -> Path:
             return folder
         (folder / f"{name}.v").write_text(source)
         try:
-            _Runner().build(sources=[folder / f"{name}.v"], hdl_toplevel=name, build_dir=folder,
-                            timescale=("1ns", "1ps"), build_args=_WARNINGS,
-                            log_file=folder / "build.log")
+            with _environment({"MAKEFLAGS": os.environ.get("MAKEFLAGS", "") + runtime_flags()}):
+                _Runner().build(sources=[folder / f"{name}.v"], hdl_toplevel=name,
+                                build_dir=folder, timescale=("1ns", "1ps"),
+                                build_args=[*_WARNINGS, *_NETLIST_WARNINGS], log_file=folder / "build.log")
         except RuntimeError as error:
             log = _tail(folder / "build.log")
             raise RuntimeError(f"Verilator on {name}: {error}\n{log}") from None
+        keep_runtime(folder)
         (folder / "built").touch()
     return folder
 
@@ -88,6 +100,7 @@ def run(
     parameters: Mapping[str, Any] | None = None,
     name: str | None = None,
     tests: str | None = None,
+    synthesis: bool | None = None,
     limit_s: int = 300,
 ) -> None:
     """Simulates a component under a cocotb testbench; raises if any of its tests fails or none ran.
@@ -107,6 +120,8 @@ def run(
         Name of the top module; default the component's class name in lower case.
     tests : str, optional
         Regular expression on the cocotb tests' full names; default all of them.
+    synthesis : bool, optional
+        Whether the ECP5 netlist is simulated, instead of what it is made from; default :func:`synthesised`.
     limit_s : int
         Wall-clock seconds that the simulation may take.
 
@@ -116,9 +131,10 @@ def run(
         If a cocotb test failed or the simulation ended without results; with the end of the log.
     """
     name = name or type(component).__name__.lower()
+    synthesis = synthesised() if synthesis is None else synthesis
     text = json.dumps(dict(parameters or {}), sort_keys=True)
     with _environment(verilator_environment()):
-        folder = _build(component, name)
+        folder = _build(component, name, synthesis=synthesis)
         key = hashlib.sha256(f"{testbench}{text}{tests}".encode()).hexdigest()[:12]
         work = folder / f"{testbench.rsplit('.', 1)[-1]}-{key}"
         shutil.rmtree(work, ignore_errors=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The streamed core in Verilator, against an ideal memory: whole tokens of published sizes."""
+"""The streamed core in Verilator, against an ideal memory or behind a controller: whole tokens of published sizes."""
 
 from .run import Lane, StreamedSimulation, TokenResult
 

@@ -63,6 +63,15 @@ public:
 #endif
     }
 
+    // Rows that were opened so far; a memory without controller has none.
+    uint64_t activations() const {
+#ifdef DRAM
+        return memory_.activations;
+#else
+        return 0;
+#endif
+    }
+
 #ifdef DRAM
     void forget() {}
     bool ready(const Model& model) const { return model.ready; }

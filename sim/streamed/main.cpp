@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs a streamed core against the memory of external.h. Reads a list of steps, writes what came of each.
 //
-// argv: a file of settings, one number a line in the order of Settings; image; steps; results; trace ("" for none).
+// argv: a file of settings, one number a line in the order of Settings; image; steps; results; trace; VCD file ("": none).
 // A step is one 32-bit word a lane: token | slot << 16 | fresh << 24 | active << 25 | logits << 26; token 0xffff is the
 // lane's latest arg-max. A result is a line of JSON.
 
@@ -20,6 +20,7 @@
 #include "Vstreamed.h"
 #include "config.h"
 #include "external.h"
+#include "vcd.h"
 #include "verilated.h"
 
 namespace {
@@ -30,7 +31,8 @@ namespace {
 }
 
 struct Settings {
-    uint64_t lanes, word_bytes, memory_bytes, latency, cycles_max, counters_at, counters, logits_at, logits_stride, vocab;
+    uint64_t lanes, word_bytes, memory_bytes, latency, cycles_max, counters_at, counters, logits_at, logits_stride, vocab,
+        vcd_period;
 };
 
 // Bits of a port, whatever Verilator makes of them.
@@ -89,7 +91,7 @@ private:
 
 class Bench {
 public:
-    Bench(const Settings& s, const char* image, Trace* trace)
+    Bench(const Settings& s, const char* image, Trace* trace, const char* vcd)
         : s_{s}, memory_{s.word_bytes, s.memory_bytes, s.latency}, trace_{trace} {
         memory_.load(image);
         core_.rst = 1;
@@ -99,9 +101,13 @@ public:
         tick();
         tick();
         wait([&] { return memory_.ready(core_); }, "the memory does not get ready");
+        if (*vcd && !vcd_.open(core_, vcd, s.vcd_period)) die(std::string(vcd) + " cannot be written, or was built without");
     }
 
-    ~Bench() { core_.final(); }
+    ~Bench() {
+        vcd_.close();
+        core_.final();
+    }
 
     void tick() {
         memory_.cycle(core_, cycles_);
@@ -112,6 +118,7 @@ public:
         core_.clk = 1;
         core_.eval();
         ++cycles_;
+        if (core_.busy) vcd_.cycle(cycles_);
     }
 
     // Four bytes at an address of the host's.
@@ -150,7 +157,7 @@ public:
         };
         field(0, 16); field(16, 8); field(24, 1); field(25, 1); field(26, 1);
         const auto begin = std::chrono::steady_clock::now();
-        const uint64_t from = cycles_, words_before = words_;
+        const uint64_t from = cycles_, words_before = words_, rows_before = memory_.activations();
         core_.token_valid = 1;
         wait([&] { return core_.token_ready; }, "the core takes no token");
         core_.token_valid = 0;
@@ -161,11 +168,11 @@ public:
         core_.result_ready = 0;
         wait([&] { return !core_.busy; }, "the core stays busy");
         const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-        const uint64_t took = cycles_ - from, read = words_ - words_before;
+        const uint64_t took = cycles_ - from, read = words_ - words_before, rows = memory_.activations() - rows_before;
         results << "{\"best\": [";
         for (unsigned k = 0; k < lanes; ++k) results << (k ? ", " : "") << latest_[k];
         results << "], \"cycles\": " << took << ", \"words\": " << read
-                << ", \"seconds\": " << seconds << ", \"counters\": [";
+                << ", \"activations\": " << rows << ", \"seconds\": " << seconds << ", \"counters\": [";
         for (unsigned k = 0; k < s_.counters; ++k) results << (k ? ", " : "") << peek(s_.counters_at + 4 * k);
         results << "], \"logits\": {";
         bool first = true;
@@ -195,6 +202,7 @@ private:
     const Settings& s_;
     Vstreamed core_;
     ExternalMemory<Vstreamed> memory_;
+    Windows<Vstreamed> vcd_;
     Trace* trace_;
     uint64_t cycles_ = 0, words_ = 0;
     std::vector<uint32_t> latest_;
@@ -204,7 +212,7 @@ private:
 
 int main(int argc, char** argv) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (argc != 6) die("settings image steps results trace");
+    if (argc != 7) die("settings image steps results trace vcd");
     Settings s{};
     std::ifstream settings(argv[1]);
     uint64_t* fields = reinterpret_cast<uint64_t*>(&s);
@@ -214,8 +222,11 @@ int main(int argc, char** argv) {
     std::ofstream results(argv[4]);
     FILE* trace = *argv[5] ? std::fopen(argv[5], "wb") : nullptr;
     if (!steps || !results || (*argv[5] && !trace)) die("cannot open steps, results or trace");
+#if VM_TRACE
+    Verilated::traceEverOn(true);
+#endif
     Trace records(trace, unsigned(s.lanes));
-    Bench bench(s, argv[2], trace ? &records : nullptr);
+    Bench bench(s, argv[2], trace ? &records : nullptr, argv[6]);
     std::vector<uint32_t> words(s.lanes);
     while (steps.read(reinterpret_cast<char*>(words.data()), std::streamsize(4 * s.lanes))) bench.step(words, results);
     if (trace) std::fclose(trace);

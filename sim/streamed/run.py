@@ -22,20 +22,21 @@ from nomul.model.isa import pack_program
 from nomul.model.program import Image
 from nomul.model.protocol import Region
 from nomul.model.streamed_config import StreamedConfig
-from nomul.sim.verilate import verilate
+from nomul.sim.verilate import VCD_HEADER, verilate
 
 from .memory import core_with_memory, memory_files
 
-__all__ = ["FEED_BACK", "Lane", "StreamedSimulation", "TokenResult", "write_image"]
-
-FEED_BACK = 0xFFFF  #: Token that stands for the lane's latest arg-max.
+__all__ = ["Lane", "StreamedSimulation", "TokenResult", "write_image"]
 
 _HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lane:
-    """What a lane does in a step; see :func:`nomul.hw.ports.TokensLayout`."""
+    """What a lane does in a step; see :func:`nomul.hw.ports.TokensLayout`.
+
+    The token :data:`nomul.model.protocol.FEED_BACK` stands for the lane's latest arg-max.
+    """
 
     token: int = 0
     slot: int = 0
@@ -62,6 +63,8 @@ class TokenResult:
         From the token offered until the core is idle again.
     words : int
         Read from memory.
+    activations : int
+        Rows of the memory that were opened; 0 of an ideal one.
     seconds : float
         Wall clock.
     counters : dict
@@ -73,6 +76,7 @@ class TokenResult:
     best: list[int]
     cycles: int
     words: int
+    activations: int
     seconds: float
     counters: dict[str, int]
     logits: dict[int, np.ndarray]
@@ -100,8 +104,15 @@ class StreamedSimulation:
         a word in every cycle.
     latency : int
         Cycles from a command to its first word, of that one.
+    traced : bool
+        Able to write VCD files.
     progress : callable
         Called with a line when long work begins.
+
+    Attributes
+    ----------
+    verilog : str
+        Of the core, in the observer ``core``.
     """
 
     def __init__(
@@ -110,6 +121,7 @@ class StreamedSimulation:
         *,
         board: DramBoard | None = None,
         latency: int = 20,
+        traced: bool = False,
         progress: Callable[[str], None] = lambda line: None,
     ):
         self.config = config
@@ -127,8 +139,12 @@ class StreamedSimulation:
             "streamed.v": head + (_HERE / "streamed.v").read_text(),
             "main.cpp": (_HERE / "main.cpp").read_text(),
             "config.h": head.replace("`", "#"),
+            VCD_HEADER.name: VCD_HEADER.read_text(),
         }
-        self._program = verilate("streamed", files, what="simulated core", progress=progress)
+        self.verilog = files["core.v"]
+        self._program = verilate(
+            "streamed", files, what="simulated core", traced=traced, progress=progress
+        )
 
     def run(
         self,
@@ -137,6 +153,8 @@ class StreamedSimulation:
         *,
         file: Path | None = None,
         trace: Path | None = None,
+        vcd: Path | None = None,
+        vcd_period: int = 512,
         limit_s: float = 600.0,
         cycles_max: int = 1 << 28,
     ) -> list[TokenResult]:
@@ -150,6 +168,9 @@ class StreamedSimulation:
             The image as :func:`write_image` left it; else it is written for this run.
         trace : Path, optional
             Where what the core stores is written.
+        vcd : Path, optional
+            Where 32 cycles in every ``vcd_period`` are written, one time step a cycle; of a core made ``traced``.
+        vcd_period : int
         limit_s : float
             Wall-clock seconds for all of it.
         cycles_max : int
@@ -168,7 +189,7 @@ class StreamedSimulation:
         settings = [
             self.config.lanes, self.config.word_bytes, self.config.memory_bytes, self.latency,
             cycles_max, Region.COUNTERS.base, counter_words(self.config.lanes),
-            *self.config.logits_place(image), image.geometry.vocab,
+            *self.config.logits_place(image), image.geometry.vocab, vcd_period,
         ]  # fmt: skip
         with tempfile.TemporaryDirectory(prefix="nomul-") as folder:
             work = Path(folder)
@@ -178,7 +199,7 @@ class StreamedSimulation:
             if file is None:
                 file = work / "image"
                 write_image(image, file)
-            names = [work / "settings", file, work / "steps", work / "results", trace or ""]
+            names = [work / "settings", file, work / "steps", work / "results", trace or "", vcd or ""]
             try:
                 done = subprocess.run(
                     [str(self._program), *map(str, names)], stdin=subprocess.DEVNULL,

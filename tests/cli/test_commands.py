@@ -65,7 +65,9 @@ def test_help_has_an_example(nomul: Nomul, command: str):
         ["verilog"],
         ["verilog", "-o", "x", "--port", "tin"],
         ["sim", "nothing"],
-        ["report", "--seeds", "0"],
+        ["report", "--seeds", "17"],
+        ["report", "--dram", "ecpix5-85f"],
+        ["report", "--port", "native", "--engine", "select"],
         ["bench", "--repeat", "0"],
         ["train"],
         ["train", "-o", "x", "--device", "abacus"],
@@ -379,28 +381,6 @@ def test_sim_runs_the_tests_of_a_unit(nomul: Nomul, monkeypatch: pytest.MonkeyPa
     assert ran[0][-1] == str(TESTS / "harness/test_harness.py")
     assert nomul("sim").status == int(not passes)
     assert {str(TESTS / "core/test_core.py"), ran[0][-1]} < set(ran[1])
-
-
-def test_report_of_given_figures(capsys: pytest.CaptureFixture[str]):
-    from nomul.host.cli.reporting import _show, figures
-    from nomul.hw.build.synth import Synthesis
-
-    found = Synthesis(
-        comb=7, ff=5, bram=3, multipliers=2, fmax_mhz=(90.0, 110.0, 100.0, 130.0),
-        part="LFE5U-85F", speed=6, seeds=(1, 2, 3, 4), tools={},
-    )  # fmt: skip
-    core = figures(found)
-    assert core["fmax_mhz"] == 105.0
-    assert core["fmax_by_seed_mhz"] == [90.0, 110.0, 100.0, 130.0]
-    phases = {"streaming": 75, "embed": 25}
-    _show({
-        "units": {"engine": core}, "core": core, "part": "LFE5U-85F", "speed": 6, "seeds": [1],
-        "tokens_per_second": 1050000.0,
-        "token": {"cycles": 100, "bound_cycles": 70.0, "utilisation": 0.7, "phases": phases},
-    })  # fmt: skip
-    shown = capsys.readouterr().out
-    for part in ("105.0 MHz", "75.0%", "70.0%", "1,050,000 tokens/s", "LFE5U-85F-6"):
-        assert part in shown
 
 
 def test_train(nomul: Nomul, tmp_path: Path):

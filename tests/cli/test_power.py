@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from conftest import Nomul
 
-from nomul.host.cli.activity import main, rates, unit_of
+from nomul.host.cli.activity import main, rates
 from nomul.host.cli.common import compile_for, load_any
 from nomul.sim.toggles import Toggles
 
@@ -65,21 +65,6 @@ def test_a_missing_library(nomul: Nomul, monkeypatch: pytest.MonkeyPatch):
 
 
 # Activity
-
-
-def test_units_of_scopes():
-    names = ["engine", "counters"]
-    for scope, unit in [
-        (("TOP",), None),
-        (("TOP", "board"), None),
-        (("TOP", "board", "top"), "between"),
-        (("TOP", "board", "top", "core"), "between"),
-        (("TOP", "board", "top", "core", "acts"), "between"),
-        (("TOP", "board", "top", "core", "engine", "accumulate", "queue"), "engine"),
-        (("TOP", "board", "top", "core", "counters$221"), "counters"),
-        (("TOP", "board", "top", "link", "engine"), "link"),
-    ]:
-        assert unit_of(scope, names) == unit
 
 
 def test_a_unit_without_signals_gets_the_mean():

@@ -190,7 +190,7 @@ async def moves_an_element_a_cycle(dut) -> None:
     begun, _ = await bed.move(True, 1)
     first = bed.buffer.reads[: min(HIDDEN, 16 * WORD // STATE_BYTES)]
     assert first == [*range(first[0], first[0] + len(first))]
-    assert first[0] == begun + 4
+    assert first[0] == begun + 5
 
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")

@@ -11,8 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nomul.host.connection import Connection
+from nomul.host.conversation import Conversation
+from nomul.host.deployment import Deployment
 from nomul.host.driver import Board
 from nomul.host.lanes import Lanes
+from nomul.host.transport import open_transport
 from nomul.hw.build.design import design_hash
 from nomul.hw.dram.boards import ECPIX5
 from nomul.model.errors import NomulError
@@ -198,6 +202,27 @@ def test_a_reset_in_mid_token(board: Board, process: BoardProcess, image: Image,
     with opened(process, image) as again:
         assert again.load(dict(external_regions(image))) == 0  # memory keeps what it holds
         users_get_what_they_get_alone(again, golden, random.Random(seed()), 4)
+
+
+def test_a_conversation_moves_to_another_board(
+    program: Path, process: BoardProcess, image: Image, golden: Golden, tmp_path: Path
+):
+    """Its state is read from one memory and written to the other; the text before its last token is not fed again."""
+    deployment = Deployment.of(image, CONFIG, design=design_hash(CONFIG))
+    assert deployment.states is not None
+    with Connection(lambda: open_transport(process.port), deployment) as connection:
+        talk = Conversation(connection, [7, 1, 9])
+        list(talk.generate(20))
+        talk.save(tmp_path / "talk")
+        text = list(talk.tokens)
+    with (
+        BoardProcess(program) as other,
+        Connection(lambda: open_transport(other.port), deployment) as connection,
+    ):
+        talk = Conversation.restore(tmp_path / "talk", connection)
+        assert talk.tokens == text
+        talk.tokens[:-1] = [0] * (len(text) - 1)  # would give another text
+        assert list(talk.generate(6)) == continued(golden, text, 6)
 
 
 def test_behind_a_memory_controller(golden: Golden):
