@@ -9,7 +9,7 @@ JOBS ?= 2
 SIZES ?= 370M
 SYNTHESISED ?= axi core engine memory scalar sequencer streamed synthesised vector
 
-.PHONY: demo test sweep synthesised lint bench bench-large setup clean help
+.PHONY: demo test sweep synthesised lint bench bench-large bitstreams setup clean help
 .DEFAULT_GOAL := help
 
 help:            ## this list
@@ -44,8 +44,11 @@ bench-large:     ## published sizes: import, golden, PyTorch; streamed cores, la
 	@mv build/bench-large.tmp build/bench-large.json && echo build/bench-large.json
 	$(BIN)/python -m nomul.sim.dram.bench > build/bench-dram.tmp
 	@mv build/bench-dram.tmp build/bench-dram.json && echo build/bench-dram.json
-	$(BIN)/python -m nomul.host.cli.bench_streamed tokens dram prefill lanes area fitting --sizes $(SIZES) > build/bench-streamed.tmp
+	$(BIN)/python -m nomul.host.cli.bench_streamed tokens dram prefill lanes area --sizes $(SIZES) > build/bench-streamed.tmp
 	@mv build/bench-streamed.tmp build/bench-streamed.json && echo build/bench-streamed.json
+
+bitstreams: setup  ## the released bitstreams again, bit for bit; UPDATE=--update replaces what differs
+	$(BIN)/python -m nomul.host.cli.rebuild $(UPDATE)
 
 setup: $(VENV)/installed-$(EXTRAS)
 

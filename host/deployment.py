@@ -8,13 +8,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
+
 from nomul.model import image as places
 from nomul.model import program
 from nomul.model.core_config import CoreConfig
+from nomul.model.dram_control import DramControl
+from nomul.model.errors import NomulError
 from nomul.model.memory_map import BLOCK, STATE_BYTES, state_place
 from nomul.model.protocol import EXTERNAL, LaneToken, Region
 from nomul.model.streamed_config import StreamedConfig
 
+from .bringup import bring_up, is_up
+from .checkup import check_memory
 from .driver import Board
 from .loading import Image
 
@@ -55,6 +61,8 @@ class Deployment:
         See :class:`~nomul.host.driver.Board`.
     states : States, optional
         If a host can read and write them: not where they stay on the chip.
+    control : DramControl, optional
+        What it takes to bring the memory up, of boards whose host does that.
     """
 
     parts: Image = field(repr=False)
@@ -63,6 +71,7 @@ class Deployment:
     logits_base: int = Region.LOGITS.base
     logits_stride: int | None = None
     states: States | None = None
+    control: DramControl | None = None
 
     @classmethod
     def of(
@@ -71,6 +80,7 @@ class Deployment:
         config: CoreConfig | StreamedConfig,
         *,
         design: bytes | None = None,
+        control: DramControl | None = None,
     ) -> Deployment:
         """What a memory image needs on a core of a configuration.
 
@@ -81,6 +91,8 @@ class Deployment:
         config : CoreConfig or StreamedConfig
         design : bytes, optional
             From :func:`nomul.hw.build.design.design_hash`.
+        control : DramControl, optional
+            From the manifest of the board's bitstream.
         """
         vocab = image.geometry.vocab
         if isinstance(config, CoreConfig):
@@ -102,6 +114,7 @@ class Deployment:
             logits_base=base,
             logits_stride=stride,
             states=states,
+            control=control,
         )
 
     @cached_property
@@ -116,7 +129,19 @@ class Deployment:
     def load(
         self, board: Board, *, progress: Callable[[int, int], None] = lambda done, total: None
     ) -> int:
-        """Loads the model and tells the board's object where things lie; see :meth:`Board.load`."""
+        """Loads the model and tells the board's object where things lie; see :meth:`Board.load`.
+
+        Memory that the host has to bring up is brought up and tested first, if it is not up.
+        """
+        if board.identity.region_bytes[Region.CONTROL] and not is_up(board):
+            if self.control is None:
+                raise NomulError(
+                    f"board: its memory must be brought up first, and what that takes is not known here: the manifest "
+                    f"of its bitstream, design {board.identity.design.hex()}, says it"
+                )
+            rng = np.random.default_rng(1)
+            bring_up(board, self.control, rng=rng)
+            check_memory(board, board.identity.memory_bytes, rng=rng)
         board.vocab = self.vocab
         board.logits_base, board.logits_stride = self.logits_base, self.logits_stride
         return board.load(self.parts, progress=progress)

@@ -43,13 +43,15 @@ class Manifest:
     clock_hz : int
         Of the core.
     pll : dict
-        ``input_hz`` and dividers.
+        ``input_hz`` and dividers; empty where the memory's controller has it.
     link : dict
         ``kind`` and, of a UART, ``baud``.
     loader : list of str
         By which openFPGALoader knows the board.
     cables : list of str
         USB ids of its cable.
+    memory : dict or None
+        What a host needs to bring the memory up: :class:`~.dram_control.DramControl`.
     core : dict or None
         The configuration of the core.
     geometry : dict or None
@@ -82,6 +84,7 @@ class Manifest:
     link: dict[str, Any]
     loader: list[str]
     cables: list[str]
+    memory: dict[str, Any] | None
     core: dict[str, Any] | None
     geometry: dict[str, Any] | None
     timing: dict[str, Any]

@@ -166,6 +166,7 @@ class Region(IntEnum):
     LOGITS = 4
     STATE = 5
     COUNTERS = 6
+    CONTROL = 7  #: registers of a memory controller, see :mod:`nomul.model.dram_control`
 
     @property
     def base(self) -> int:

@@ -98,6 +98,7 @@ _EXTRAS = {
     "amaranth_boards": "hw",
     "cocotb": "sim",
     "cocotb_tools": "sim",
+    "luna": "usb",
     "pynvml": "gpu",
     "pyvisa": "meters",
     "prometheus_client": "serve",

@@ -3,7 +3,7 @@
 
 ``python -m nomul.host.cli.bench_streamed tokens dram prefill lanes`` writes random checkpoints, simulates, compares
 every value that the core stores with the golden model's, and prints JSON. Cycles are *simulated*; they
-do not depend on the machine. ``area`` and ``fitting`` route cores, which takes hours. What fails is told as an
+do not depend on the machine. ``area`` routes cores, which takes hours. What fails is told as an
 ``error`` in place of its figures.
 """
 
@@ -24,7 +24,6 @@ from typing import Any
 from nomul.hw.build.synth import PART, SPEED, synthesise
 from nomul.hw.build.tools import versions
 from nomul.hw.dram.boards import ECPIX5, ULX3S, DramBoard
-from nomul.hw.dram.fitting import with_controller
 from nomul.hw.streamed import StreamedCore
 from nomul.model.checkpoint import read_checkpoint
 from nomul.model.counters import EXPOSED
@@ -290,20 +289,12 @@ def bench_area(sizes: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def bench_fitting(sizes: Sequence[str]) -> dict[str, Any]:
-    """Eight lanes for the 370M shape with the real memory controller, on the chip of an ECPIX-5."""
-    del sizes
-    made = with_controller(_lanes_config(8), seeds=(1,), limit_s=4 * 3600)
-    return {"label": "routed, with the memory's pins", "clock_mhz": ECPIX5.clock_hz / 1e6, **made.as_dict()}
-
-
 BENCHES: dict[str, Callable[[Sequence[str]], dict[str, Any]]] = {
     "tokens": bench_tokens,
     "dram": bench_dram,
     "prefill": bench_prefill,
     "lanes": bench_lanes,
     "area": bench_area,
-    "fitting": bench_fitting,
 }
 
 

@@ -23,6 +23,8 @@ from nomul.model.protocol import Region
 from nomul.model.streamed_config import StreamedConfig
 from nomul.sim.board import BoardProcess, build_board
 
+from .flashing import control_of
+
 __all__ = ["SimulatedEngine", "built_board", "connected", "counters", "lane_logits", "open_board"]
 
 Progress = Callable[[int, int], None]
@@ -79,7 +81,8 @@ def connected(
                 pass
             else:
                 design = design_hash(config)
-        deployment = Deployment.of(image, config, design=design)
+        control = control_of(design) if process is None else None
+        deployment = Deployment.of(image, config, design=design, control=control)
 
         def connect() -> Transport:
             if process is None:

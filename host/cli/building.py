@@ -24,23 +24,32 @@ from nomul.hw.build.bitstream import Built, Chip, Seen, build
 from nomul.hw.build.toolset import KINDS, toolset
 from nomul.model.core_config import ENGINES, CoreConfig
 from nomul.model.errors import NomulError
+from nomul.model.geometry import PUBLISHED
+from nomul.model.streamed_config import StreamedConfig
 
-from .common import compile_for, json_option, load_any, print_json
+from .common import compile_for, json_option, load_any, print_json, streamed_config
 
 _SEEDS = 8
 _BEAT = 36  # bytes, of the core on the chip
+_STREAMED, _STREAMED_BEAT = "370M", 8
 
 
 def chip_for(board_name: str, configuration: str, model: str | None = None) -> Chip:
     """What a board gets; with the sizes of the shipped model or of another one."""
     board = find_board(board_name)
     chosen = find_configuration(configuration, board)
-    core: CoreConfig | None = None
+    core: CoreConfig | StreamedConfig | None = None
     geometry = None
-    if chosen.core:
+    if chosen.onchip:
         loaded = load_any(model).model
         image, core = compile_for(loaded, engine=ENGINES[0], bytes_per_beat=_BEAT)
-        geometry = asdict(image.geometry)
+        geometry = image.geometry
+    elif chosen.lanes:
+        # Any model of up to this size runs on it; by default the smallest of those that were published.
+        geometry = load_any(model).model.geometry if model is not None else PUBLISHED[_STREAMED]
+        core = streamed_config(
+            geometry, port="native", bytes_per_beat=_STREAMED_BEAT, lanes=chosen.lanes, dram=board.memory
+        )
     command = f"nomul build {board.name} --config {chosen.name}"
     if model is not None:
         command += f" --model {shlex.quote(model)}"
@@ -49,7 +58,7 @@ def chip_for(board_name: str, configuration: str, model: str | None = None) -> C
         configuration=chosen.name,
         design=identity_hash(core),
         core=None if core is None else asdict(core),
-        geometry=geometry,
+        geometry=None if geometry is None else asdict(geometry),
         command=command,
     )
 
@@ -95,7 +104,8 @@ def _show(built: Built) -> None:
 @click.argument("board", required=False)
 @click.option("--config", "configuration", default=next(iter(CONFIGURATIONS)), show_default=True, metavar="NAME",
               help=f"One of {', '.join(CONFIGURATIONS)}.")  # fmt: skip
-@click.option("--model", metavar="FILE", help="Model that the core is sized for; default the shipped one.")
+@click.option("--model", metavar="FILE",
+              help="Model that the core is sized for; default the shipped one on the chip, 370M in DDR3.")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER",
               help="Where bitstream, manifest and logs go; default build/boards/NAME.")  # fmt: skip
 @click.option("--seeds", type=click.IntRange(min=1, max=64), default=_SEEDS, show_default=True,
@@ -127,6 +137,7 @@ def build_command(
     Example:
       nomul build ulx3s-85f
       nomul build ulx3s-85f --config link
+      nomul build ecpix5-85f --config lanes8
       nomul build lfe5u-45f --config link --lpf pins.lpf
       nomul build --list
     """

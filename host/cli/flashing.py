@@ -13,13 +13,16 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from nomul.host.loader import Loader
 from nomul.hw.build.tools import build_folder
+from nomul.model.core_config import CoreConfig
+from nomul.model.dram_control import DramControl
 from nomul.model.errors import NomulError
 from nomul.model.manifest import IDCODES, Manifest, read_manifest
 from nomul.model.names import nearest
+from nomul.model.streamed_config import StreamedConfig
 
 from .common import json_option, print_json
 
-__all__ = ["find_bitstream", "flash_command", "manifests", "out_of_date"]
+__all__ = ["control_of", "core_of", "find_bitstream", "flash_command", "manifests", "out_of_date"]
 
 
 def manifests() -> dict[str, Path]:
@@ -48,15 +51,33 @@ def find_bitstream(board: str, configuration: str) -> tuple[Path, Manifest]:
     return known[name], read_manifest(known[name])
 
 
+def control_of(design: bytes | None) -> DramControl | None:
+    """What it takes to bring up the memory of a board with a design; ``None`` if no manifest here says it."""
+    for path in manifests().values():
+        manifest = read_manifest(path)
+        if design is not None and manifest.design == design.hex() and manifest.memory is not None:
+            return DramControl.from_dict(manifest.memory)
+    return None
+
+
+def core_of(manifest: Manifest) -> CoreConfig | StreamedConfig | None:
+    """The configuration of a bitstream's core."""
+    if manifest.core is None:
+        return None
+    kind = StreamedConfig if "port" in manifest.core else CoreConfig
+    try:
+        return kind(**manifest.core)
+    except TypeError as error:
+        raise NomulError(f"{manifest.file}: its core is of another version of nomul ({error})") from None
+
+
 def out_of_date(manifest: Manifest) -> str | None:
     """Why a bitstream does not belong to this nomul, or ``None``; unknown without Amaranth."""
     if importlib.util.find_spec("amaranth") is None:
         return None
     from nomul.hw.boards.configurations import identity_hash
-    from nomul.model.core_config import CoreConfig
 
-    core = None if manifest.core is None else CoreConfig(**manifest.core)
-    design = identity_hash(core).hex()
+    design = identity_hash(core_of(manifest)).hex()
     if design == manifest.design:
         return None
     return (

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from nomul.hw.boards.memory import MemoryTop
+from nomul.hw.boards.registry import find_board
 from nomul.hw.build.design import design
-from nomul.hw.build.synth import Synthesis, synthesise
+from nomul.hw.build.synth import Synthesis, synthesise, synthesise_board
 from nomul.hw.core import Core
 from nomul.hw.dram.boards import ECPIX5, DramBoard
-from nomul.hw.dram.fitting import with_controller
 from nomul.hw.streamed import StreamedCore
 from nomul.model.core_config import CoreConfig
 from nomul.model.counters import EXPOSED, Counter
@@ -31,7 +32,7 @@ _FREQUENCY = 120  # MHz that placement of a whole core aims at
 _LIMIT_S = 4 * 3600
 _TOKENS = 16  # simulated for the cycles of a core on the chip
 _STEPS = 3  # of a streamed core: the first is fresh
-_CONTROLLER = "dram"  # the controller's instance beside the core
+_CONTROLLER = "dram"  # the controller's instance, in the adaptor between core and memory or beside the core
 
 
 def figures(result: Synthesis) -> dict[str, Any]:
@@ -65,6 +66,8 @@ def unit_of(path: Sequence[str], names: Iterable[str]) -> str:
     while inside[:1] == ["core"]:  # a core within a core: the inner one has a memory adaptor beside it
         del inside[0]
     head = inside[0] if inside else ""
+    if inside[:2] == ["adaptor", _CONTROLLER]:
+        return "controller"
     if len(inside) < len(path):
         return head if head in set(names) else "between"
     return {"link": "link", _CONTROLLER: "controller"}.get(head, "between")
@@ -188,7 +191,8 @@ def streamed_report(
         top = synthesise(design(config), name="top", seeds=seeds, freq=_FREQUENCY, limit_s=_LIMIT_S)
         where = "of the chip but its pins and its memory's controller, out of context"
     else:
-        top = with_controller(config, seeds=seeds, limit_s=_LIMIT_S)
+        board = MemoryTop(board=find_board(dram.name), config=config)
+        top = synthesise_board(board, seeds=seeds, limit_s=_LIMIT_S)
         where = f"with the memory's controller and pins on the chip of an {dram.name}"
     found = figures(top)
     clock = dram.clock_hz / 1e6 if dram else found["fmax_mhz"]

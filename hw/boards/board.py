@@ -210,6 +210,12 @@ class Board:
         }
         return Pins(sites=tuple(sides.names), invert=bool(ios.invert), attributes=made)
 
+    def has(self, resource: str, part: str) -> bool:
+        """Whether the board has a part of a resource."""
+        if isinstance(self.platform, Bare):
+            return False
+        return any(one.name == part for one in self._platform.resources[resource, 0].ios)
+
     def led(self, led: Led | None) -> Pins | None:
         """Where an LED is; with none, on a bare chip, wherever nextpnr likes."""
         if led is None:

@@ -14,9 +14,11 @@ from nomul.model.core_config import CoreConfig
 from nomul.model.errors import NomulError
 from nomul.model.names import nearest
 from nomul.model.protocol import REGIONS, Identity
+from nomul.model.streamed_config import StreamedConfig
 
 from .alone import NoCore
-from .board import Board, UartLink
+from .board import Board, UlpiLink
+from .memory import MemoryTop
 from .top import BoardTop
 
 __all__ = ["CONFIGURATIONS", "Configuration", "board_top", "find_configuration", "identity_hash"]
@@ -30,21 +32,26 @@ class Configuration:
     ----------
     name, what : str
         For the command line; in a few words.
-    core : bool
-        There is one.
+    lanes : int
+        Of a core that streams its model; 0 where there is none.
+    onchip : bool
+        The model is on the chip.
     """
 
     name: str
     what: str
-    core: bool = True
+    lanes: int = 0
+    onchip: bool = False
 
 
-#: By name; the first is what is built when none is named.
+#: By name.
 CONFIGURATIONS = {
     one.name: one
     for one in (
-        Configuration(name="onchip", what="the model on the chip, one lane"),
-        Configuration(name="link", what="link, clock and lights without a core, to try a board", core=False),
+        Configuration(name="onchip", what="the model on the chip, one lane", onchip=True),
+        Configuration(name="lanes1", what="the model in DDR3, one lane", lanes=1),
+        Configuration(name="lanes8", what="the model in DDR3, eight lanes", lanes=8),
+        Configuration(name="link", what="link, clock and lights without a core, to try a board"),
     )
 }
 
@@ -59,15 +66,21 @@ def find_configuration(name: str, board: Board) -> Configuration:
     """
     if name not in CONFIGURATIONS:
         raise NomulError(f"{board.name}: no configuration is called {name!r}; {nearest(name, CONFIGURATIONS)}")
-    if not isinstance(board.link, UartLink):
+    if isinstance(board.link, UlpiLink):
         raise NomulError(
-            f"{board.name}: it has no USB bridge, and a top with a USB device of its own is not written yet; "
-            f"docs/boards/{board.name}.md says what there is"
+            f"{board.name}: its USB goes through a ULPI transceiver, for which there is no top yet; "
+            f"docs/boards/{board.name}.md says what is missing"
         )
-    return CONFIGURATIONS[name]
+    chosen = CONFIGURATIONS[name]
+    if chosen.lanes and (board.memory is None or board.memory.part.kind != "DDR3"):
+        raise NomulError(
+            f"{board.name}: configuration {name} wants DDR3 for which there is a controller; this board has onchip "
+            f"and link"
+        )
+    return chosen
 
 
-def identity_hash(config: CoreConfig | None) -> bytes:
+def identity_hash(config: CoreConfig | StreamedConfig | None) -> bytes:
     """The 8 bytes by which a board says what it is; without a core, those of its link."""
     if config is not None:
         return design_hash(config)
@@ -75,9 +88,11 @@ def identity_hash(config: CoreConfig | None) -> bytes:
     return hash_sources(*modules, salt=versions()["amaranth"])[:8]
 
 
-def board_top(board: Board, config: CoreConfig | None) -> BoardTop:
+def board_top(board: Board, config: CoreConfig | StreamedConfig | None) -> BoardTop | MemoryTop:
     """All of a chip; without a core, the link alone."""
     clock = board.clock_hz
+    if isinstance(config, StreamedConfig):
+        return MemoryTop(board=board, config=config)
     if config is not None:
         return BoardTop(board=board, top=design(config, clock), clock_hz=clock)
     identity = Identity(

@@ -24,6 +24,12 @@ class SerialStream(wiring.Component):
     clock_hz : int
         Of domain ``sync``.
 
+    Attributes
+    ----------
+    baud : int
+    domains, pads : dict
+        None: see :class:`~.usb.UsbStream`.
+
     Members
     -------
     rx_pin, tx_pin
@@ -33,6 +39,8 @@ class SerialStream(wiring.Component):
     """
 
     def __init__(self, *, board: Board, clock_hz: int):
+        self.domains: dict[str, int] = {}
+        self.pads: dict[str, Pins] = {}
         assert isinstance(board.link, UartLink)
         self.board = board
         self.baud = uart_rate(clock_hz, board.link.base_hz)

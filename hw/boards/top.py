@@ -7,13 +7,16 @@ from amaranth.hdl import ClockDomain, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect
 
+from nomul.hw.boundary import expose
 from nomul.hw.top import Top
 
-from .board import Board, Pins
+from .board import Board, UartLink
 from .constraints import lpf
 from .lights import Lights
 from .pll import Clocks, plan
 from .serial import SerialStream
+from .surroundings import INPUTS, button, places, show
+from .usb import UsbStream
 
 __all__ = ["BoardTop"]
 
@@ -31,7 +34,11 @@ class BoardTop(wiring.Component):
     Attributes
     ----------
     pll : PllPlan
-    stream : SerialStream
+    stream : SerialStream or UsbStream
+    ports : dict
+        Places of all ports.
+    verilog : str
+        Nothing: all of it is here.
 
     Members
     -------
@@ -40,28 +47,26 @@ class BoardTop(wiring.Component):
     reset : ``In(1)``
         A button, where the board has one.
     rx_pin, tx_pin : ``In(1)``, ``Out(1)``
-        The bridge.
+        The bridge. In their place ``usb_pullup : Out(1)``, and ``usb_d_p``, ``usb_d_n``, which go both ways.
     heartbeat, ready, error : ``Out(1)``
         LEDs, where the board has them.
     """
 
     def __init__(self, *, board: Board, top: Top, clock_hz: int):
         self.board = board
+        self.verilog = ""
         self.top = top
         self.clock_hz = clock_hz
-        self.pll = plan(board.input_hz, [clock_hz])
-        self.stream = SerialStream(board=board, clock_hz=clock_hz)
-        self.ports = self._ports()
+        kind = SerialStream if isinstance(board.link, UartLink) else UsbStream
+        self.stream: SerialStream | UsbStream = kind(board=board, clock_hz=clock_hz)
+        self.domains = {"sync": clock_hz, **self.stream.domains}
+        self.pll = plan(board.input_hz, [*self.domains.values()])
+        self.ports = places(board, self.stream)
         super().__init__({
-            name: In(1) if name in ("clk", "reset", "rx_pin") else Out(1) for name in self.ports
+            name: In(1) if name in INPUTS else Out(1)
+            for name in self.ports
+            if name not in self.stream.pads
         })
-
-    def _ports(self) -> dict[str, Pins]:
-        board = self.board
-        ports = {"clk": board.clock, "reset": board.reset, **self.stream.pins()}
-        for name in ("heartbeat", "ready", "error"):
-            ports[name] = board.led(getattr(board, name))
-        return {name: pins for name, pins in ports.items() if pins is not None}
 
     def constraints(self) -> str:
         """Pins and the oscillator's clock, as LPF."""
@@ -69,8 +74,9 @@ class BoardTop(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.domains.sync = ClockDomain()
-        m.submodules.clocks = clocks = Clocks(pll=self.pll, domains=["sync"])
+        for name in self.domains:
+            m.domains += ClockDomain(name)
+        m.submodules.clocks = clocks = Clocks(pll=self.pll, domains=[*self.domains])
         m.submodules.stream = self.stream
         m.submodules.lights = lights = Lights(clock_hz=self.clock_hz)
         m.submodules.top = self.top
@@ -78,15 +84,10 @@ class BoardTop(wiring.Component):
         connect(m, self.top.tx, self.stream.tx)
         m.d.comb += [
             clocks.clk.eq(self.clk),
-            self.stream.rx_pin.eq(self.rx_pin),
-            self.tx_pin.eq(self.stream.tx_pin),
+            clocks.reset.eq(button(self, self.ports)),
             lights.memory_ready.eq(1),
             lights.failed.eq(self.top.failed),
         ]
-        for name in ("heartbeat", "ready", "error"):
-            if name in self.ports:
-                level = getattr(lights, name)
-                m.d.comb += getattr(self, name).eq(~level if self.ports[name].invert else level)
-        if "reset" in self.ports:
-            m.d.comb += clocks.reset.eq(~self.reset if self.ports["reset"].invert else self.reset)
+        expose(m, self.stream, self, self.stream.pins())
+        show(m, lights, self, self.ports)
         return m

@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from nomul.hw.boards.board import Board
+from nomul.hw.boards.memory import MemoryTop
 from nomul.hw.boards.top import BoardTop
 from nomul.model.errors import NomulError
 from nomul.model.files import atomic, os_errors
 from nomul.model.manifest import Manifest
 
-from . import netlist, synth, verilog
+from . import netlist, verilog
 from .sources import hash_sources
-from .synth import netlist_folder
+from .synth import RECIPES, netlist_folder
 from .timing import Report, read_report
 from .tools import build_folder, versions
 from .toolset import YOWASP, Toolset
@@ -54,7 +55,7 @@ class Chip:
 
     Attributes
     ----------
-    top : BoardTop
+    top : BoardTop or MemoryTop
     configuration : str
     design : bytes
         By which the board says what it is.
@@ -66,7 +67,7 @@ class Chip:
         That builds it; seed and tools are appended.
     """
 
-    top: BoardTop
+    top: BoardTop | MemoryTop
     configuration: str
     design: bytes
     core: dict[str, Any] | None
@@ -103,9 +104,12 @@ class Built:
 
 def board_sources(chip: Chip, tools: Mapping[str, str]) -> str:
     """SHA-256 of all that a bitstream is made of: sources, pins and facts of the board, the build flow, tools."""
-    flow = [Path(str(module.__file__)).read_text() for module in (netlist, synth, verilog)]
+    flow = [str(RECIPES), *(Path(str(module.__file__)).read_text() for module in (netlist, verilog))]
     salt = [chip.design.hex(), repr(chip.board), chip.top.constraints(), *flow, json.dumps(dict(tools), sort_keys=True)]
-    return hash_sources(BoardTop.__module__, salt="\0".join(salt)).hex()
+    modules = [BoardTop.__module__]
+    if isinstance(chip.top, MemoryTop):  # LiteX runs in a process of its own
+        modules = [MemoryTop.__module__, "nomul.hw.dram.litex"]
+    return hash_sources(*modules, salt="\0".join(salt)).hex()
 
 
 def build(
@@ -144,7 +148,7 @@ def build(
     used = {**tools.versions, "amaranth": versions()["amaranth"]}
     sources = board_sources(chip, used)  # before the minutes in which files may change
     seen("generating Verilog", "")
-    source = convert(chip.top, _TOP)
+    source = convert(chip.top, _TOP) + chip.top.verilog
     seen("synthesising", "")
     folder = netlist_folder(source, _TOP, name=chip.name, limit_s=_YOSYS_S, tools=tools)
     _check_fit(chip, folder)
@@ -246,11 +250,11 @@ def _manifest(
         design=chip.design.hex(),
         sources=sources,
         clock_hz=top.clock_hz,
-        pll={"input_hz": top.pll.input_hz, "input_div": top.pll.input_div,
-             "feedback_div": top.pll.feedback_div, "output_divs": list(top.pll.output_divs)},
-        link={"kind": "uart", "baud": top.stream.baud},
+        pll=_pll(top),
+        link={"kind": "uart", "baud": top.stream.baud} if top.stream.baud else {"kind": "usb"},
         loader=list(board.loader),
         cables=list(board.cables),
+        memory=_memory(top),
         core=chip.core,
         geometry=chip.geometry,
         timing={
@@ -270,3 +274,21 @@ def _manifest(
         tools=used,
         command=f"{chip.command} --seed {seed} --tools {kind}",
     )  # fmt: skip
+
+
+def _pll(top: BoardTop | MemoryTop) -> dict[str, Any]:
+    if isinstance(top, MemoryTop):
+        return {}  # it is LiteDRAM's
+    return {
+        "input_hz": top.pll.input_hz, "input_div": top.pll.input_div,
+        "feedback_div": top.pll.feedback_div, "output_divs": list(top.pll.output_divs),
+    }  # fmt: skip
+
+
+def _memory(top: BoardTop | MemoryTop) -> dict[str, Any] | None:
+    """What a host needs to bring the memory up, as JSON has it."""
+    if not isinstance(top, MemoryTop):
+        return None
+    assert top.board.memory is not None
+    control = top.controller.control(top.board.memory).as_dict()
+    return {**control, "init": list(control["init"])}

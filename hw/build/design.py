@@ -17,6 +17,7 @@ from nomul.hw.streamed import StreamedCore
 from nomul.hw.streamed.joined import Joined
 from nomul.hw.top import Top
 from nomul.model.core_config import CoreConfig
+from nomul.model.dram_control import CONTROL_BYTES
 from nomul.model.image import plane_bits
 from nomul.model.isa import INSTRUCTION_BYTES
 from nomul.model.protocol import REGIONS, Identity, Region
@@ -44,8 +45,10 @@ def _adaptor(config: StreamedConfig) -> type[wiring.Component]:
     return AxiMaster if config.port == "axi" else NativePort
 
 
-def identity(config: CoreConfig | StreamedConfig, clock_hz: int = NOMINAL_CLOCK_HZ) -> Identity:
-    """What a board with this design answers when asked."""
+def identity(
+    config: CoreConfig | StreamedConfig, clock_hz: int = NOMINAL_CLOCK_HZ, *, hosted: bool = False
+) -> Identity:
+    """What a board with this design answers when asked; ``hosted``: the host brings its memory up."""
     sizes = [0] * REGIONS
     slots, memory = config.lanes, 0
     if isinstance(config, CoreConfig):
@@ -58,6 +61,8 @@ def identity(config: CoreConfig | StreamedConfig, clock_hz: int = NOMINAL_CLOCK_
         slots, memory = config.slots, config.memory_bytes
         if config.logits == "chip":
             sizes[Region.LOGITS] = config.vocab * 4
+    if hosted:
+        sizes[Region.CONTROL] = CONTROL_BYTES
     return Identity(
         design=design_hash(config),
         bytes_per_beat=config.bytes_per_beat,

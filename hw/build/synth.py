@@ -17,9 +17,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from amaranth.hdl import Elaboratable
 
+from nomul.hw.boards.board import NEXTPNR_DEVICES
 from nomul.model.errors import NomulError
 
 from . import netlist
@@ -28,31 +30,14 @@ from .tools import build_folder, versions
 from .toolset import YOWASP, Toolset
 from .verilog import convert
 
-__all__ = ["PART", "SEEDS", "Synthesis", "Target", "synthesise"]
+if TYPE_CHECKING:
+    from nomul.hw.boards.memory import MemoryTop
+    from nomul.hw.boards.top import BoardTop
+
+__all__ = ["PART", "RECIPES", "SEEDS", "Synthesis", "netlist_folder", "synthesise", "synthesise_board"]
 
 #: The device of every out-of-context figure, and its speed grade.
 PART, SPEED = "LFE5U-85F", 6
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """What a design is routed for.
-
-    Attributes
-    ----------
-    part : str
-    speed : int
-        Its speed grade.
-    arguments : tuple of str
-        By which nextpnr knows device and package.
-    constraints : str
-        Pins and clocks, as LPF; with none it is routed out of context.
-    """
-
-    part: str = PART
-    speed: int = SPEED
-    arguments: tuple[str, ...] = ("--85k",)
-    constraints: str = ""
 
 
 #: Placement seeds of a figure: the clock moves a few percent from one to the next.
@@ -78,7 +63,7 @@ class Synthesis:
     longest_paths : tuple of (str, str)
         For each seed, the cells at both ends of the path that limits the clock.
     parts : dict
-        The same four counts, before packing, by the first four levels of hierarchy in cell
+        The same four counts, before packing, by the first six levels of hierarchy in cell
         names. Logic that yosys merged across units is counted where its name says.
     """
 
@@ -111,11 +96,11 @@ _COUNTED = {"TRELLIS_FF": "ff", "DP16KD": "bram", "MULT18X18D": "multipliers"}
 
 
 def _parts(cells: dict[str, dict[str, str]]) -> dict[str, dict[str, int]]:
-    """Counts by the first four levels of hierarchy."""
+    """Counts by the first six levels of hierarchy."""
     parts: dict[str, dict[str, int]] = {}
     for name, cell in cells.items():
         path = name.split(".")[:-1]  # the last component is the cell's own
-        owner = ".".join(path[:4])
+        owner = ".".join(path[:6])
         counts = parts.setdefault(owner, dict.fromkeys(("comb", *_COUNTED.values()), 0))
         counts["comb"] += _COMB.get(cell["type"], 0)
         if cell["type"] in _COUNTED:
@@ -123,9 +108,9 @@ def _parts(cells: dict[str, dict[str, str]]) -> dict[str, dict[str, int]]:
     return parts
 
 
-#: yosys's ABC dies without a word on some netlists when it runs as WebAssembly; the same netlist
-#: with its cells renamed goes through.
-_RECIPES = (
+#: What yosys does, and what when that fails: its ABC dies without a word on some netlists when it
+#: runs as WebAssembly; the same netlist with its cells renamed goes through.
+RECIPES = (
     "synth_ecp5 -top {0} -json part.json",
     "synth_ecp5 -top {0} -run :map_luts; opt_clean -purge; rename -wire; "
     "synth_ecp5 -top {0} -run map_luts: -json part.json",
@@ -135,7 +120,7 @@ _RECIPES = (
 def _synthesise(folder: Path, top: str, tools: Toolset, limit_s: int) -> None:
     """``source.v`` to ``part.json`` in ``folder``."""
     log = folder / "yosys.log"
-    for last, recipe in zip((False, True), _RECIPES, strict=True):
+    for last, recipe in zip((False, True), RECIPES, strict=True):
         try:
             tools.run("yosys", "-p", f"read_verilog source.v; {recipe.format(top)}",
                       folder=folder, log=log.name, limit_s=limit_s)
@@ -155,17 +140,16 @@ class _Placed:
     used: dict[str, int]
 
 
-def _place(folder: Path, target: Target, seed: int, freq: int, limit_s: int) -> _Placed:
-    """Places and routes with one seed."""
+def _place(folder: Path, seed: int, arguments: Sequence[str], pins: str, limit_s: int) -> _Placed:
+    """Places and routes with one seed; without pins out of context."""
     version = YOWASP.version("nextpnr-ecp5")
-    key = hashlib.sha256(f"{target!r}{freq}{version}".encode()).hexdigest()[:8]
+    key = hashlib.sha256(f"{arguments}{pins}{version}".encode()).hexdigest()[:8]
     name = f"{key}-{seed}"
-    pins = ("--lpf", f"{name}.lpf") if target.constraints else ("--out-of-context",)
     report = folder / f"report-{name}.json"
     if not report.is_file():
-        (folder / f"{name}.lpf").write_text(target.constraints)
-        YOWASP.run("nextpnr-ecp5", *target.arguments, "--speed", str(target.speed), *pins,
-                   "--freq", str(freq), "--seed", str(seed), "--json", "netlist.json",
+        (folder / f"{name}.lpf").write_text(pins)
+        where = ["--lpf", f"{name}.lpf"] if pins else ["--out-of-context"]
+        YOWASP.run("nextpnr-ecp5", *arguments, *where, "--seed", str(seed), "--json", "netlist.json",
                    "--timing-allow-fail", "--report", f"part-{name}.json", folder=folder,
                    log=f"nextpnr-{name}.log", limit_s=limit_s)
         (folder / f"part-{name}.json").rename(report)  # whole or not at all
@@ -205,7 +189,7 @@ def netlist_folder(
         If yosys fails, is missing, or takes too long.
     """
     passes = Path(netlist.__file__).read_text()
-    parts = [source, top, str(_RECIPES), passes, tools.version("yosys")]
+    parts = [source, top, str(RECIPES), passes, tools.version("yosys")]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     folder = build_folder("synth", f"{name}-{key}")
     if not (folder / "netlist.json").is_file():
@@ -225,8 +209,6 @@ def synthesise(
     seeds: Sequence[int] = SEEDS,
     freq: int = 200,
     limit_s: int = 600,
-    target: Target = Target(),
-    around: tuple[str, str] | None = None,
 ) -> Synthesis:
     """Synthesises a component and routes it once for each seed, as many at once as processors.
 
@@ -245,25 +227,51 @@ def synthesise(
         Clock to aim at, MHz.
     limit_s : int
         Seconds that each run of a tool may take.
-    target : Target
-        By default out of context.
-    around : (str, str), optional
-        Verilog of what has the component inside, and the name of its top module.
 
     Raises
     ------
     NomulError
         If a tool fails, is missing, or takes too long.
     """
-    source, top = convert(component, name), name
-    if around is not None:
-        source, top = source + around[0], around[1]
-    folder = netlist_folder(source, top, name=name, limit_s=limit_s)
-    tools = {key: value for key, value in versions().items() if key.startswith("yowasp")}
-    design = json.loads((folder / "netlist.json").read_text())
-    cells = Counter(cell["type"] for cell in design["modules"][top]["cells"].values())
+    folder = netlist_folder(convert(component, name), name, name=name, limit_s=limit_s)
+    arguments = (NEXTPNR_DEVICES[PART], "--speed", str(SPEED), "--freq", str(freq))
+    placed = _place_all(folder, seeds, arguments, "", limit_s)
+    return _figures(folder, name, seeds, placed, part=PART, speed=SPEED)
+
+
+def synthesise_board(top: BoardTop | MemoryTop, *, seeds: Sequence[int], limit_s: int) -> Synthesis:
+    """The same of all of a chip, with its pins and clocks; its clock is the slowest that there is.
+
+    Parameters
+    ----------
+    top : BoardTop or MemoryTop
+    seeds : sequence of int
+    limit_s : int
+
+    Raises
+    ------
+    NomulError
+        As :func:`synthesise`.
+    """
+    name, board = "board", top.board
+    folder = netlist_folder(convert(top, name) + top.verilog, name, name=board.name, limit_s=limit_s)
+    placed = _place_all(folder, seeds, board.nextpnr, top.constraints(), limit_s)
+    return _figures(folder, name, seeds, placed, part=board.device, speed=board.speed)
+
+
+def _place_all(
+    folder: Path, seeds: Sequence[int], arguments: Sequence[str], pins: str, limit_s: int
+) -> list[_Placed]:
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        placed = list(pool.map(lambda seed: _place(folder, target, seed, freq, limit_s), seeds))
+        return list(pool.map(lambda seed: _place(folder, seed, arguments, pins, limit_s), seeds))
+
+
+def _figures(
+    folder: Path, top: str, seeds: Sequence[int], placed: Sequence[_Placed], *, part: str, speed: int
+) -> Synthesis:
+    tools = {key: value for key, value in versions().items() if key.startswith("yowasp")}
+    found = json.loads((folder / "netlist.json").read_text())["modules"][top]["cells"]
+    cells = Counter(cell["type"] for cell in found.values())
     if placed:
         used = placed[0].used
         comb, ff = used["TRELLIS_COMB"], used["TRELLIS_FF"]
@@ -273,7 +281,6 @@ def synthesise(
     return Synthesis(
         comb=comb, ff=ff, bram=cells["DP16KD"], multipliers=cells["MULT18X18D"],
         fmax_mhz=tuple(round(place.clock_mhz, 2) for place in placed), seeds=tuple(seeds),
-        part=target.part, speed=target.speed, tools=tools,
-        longest_paths=tuple(place.longest_path for place in placed),
-        parts=_parts(design["modules"][top]["cells"]),
+        part=part, speed=speed, tools=tools,
+        longest_paths=tuple(place.longest_path for place in placed), parts=_parts(found),
     )

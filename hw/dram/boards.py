@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Boards with external memory: part, PHY and clocks, and what follows from them for the port."""
+"""Memories of boards: part, PHY and clock, and what follows from them for the port. The boards are in ``hw/boards``."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ class DramBoard:
     Attributes
     ----------
     name : str
+        Of the board, as in :mod:`nomul.hw.boards.registry`.
     part : DramPart
     phy : str
         LiteDRAM's class: ``ECP5DDRPHY`` or ``HalfRateGENSDRPHY``. Both run the part at twice the system clock.
     cl, cwl : int
         Latencies of reads and writes in clocks of the part, as programmed; ``cwl`` is 0 for SDR.
-    device : str
-        FPGA, as LiteX names it.
-    input_hz, clock_hz : int
-        Oscillator; system clock, which is the controller's.
+    clock_hz : int
+        System clock, which is the controller's.
     """
 
     name: str
@@ -33,8 +32,6 @@ class DramBoard:
     phy: str
     cl: int
     cwl: int
-    device: str
-    input_hz: int
     clock_hz: int
 
     #: Clocks of the part in a system cycle, commands that it gets in one ("phases").
@@ -81,8 +78,6 @@ ECPIX5 = DramBoard(
     phy="ECP5DDRPHY",
     cl=6,
     cwl=5,
-    device="LFE5UM5G-85F-8BG554I",
-    input_hz=100_000_000,
     clock_hz=75_000_000,
 )
 
@@ -93,8 +88,6 @@ ULX3S = DramBoard(
     phy="HalfRateGENSDRPHY",
     cl=3,
     cwl=0,
-    device="LFE5U-85F-6BG381C",
-    input_hz=25_000_000,
     clock_hz=62_500_000,
 )
 

@@ -18,8 +18,11 @@ import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
+from nomul.hw.boards.registry import find_board
 from nomul.hw.build.tools import build_folder
+from nomul.model.dram_control import DramControl, InitStep
 from nomul.model.errors import NomulError
 
 from .boards import DramBoard
@@ -94,9 +97,12 @@ class Controller:
         Byte addresses on the bus ``wb_ctrl_*``, by LiteX's names.
     phy : dict
         Settings that controller and PHY agree on: ``nphases``, ``rdphase``, ``wrphase``, ``cl``, ``cwl``,
-        ``read_latency``, ``write_latency``, ``dfi_databits``.
+        ``read_latency``, ``write_latency``, ``dfi_databits``; settings of the read path, ``delays`` and
+        ``bitslips``.
     timing : dict
         Timings in system cycles, by LiteDRAM's names.
+    init : list of dict
+        Steps that start the memory: :class:`~nomul.model.dram_control.InitStep`.
     """
 
     module: str
@@ -106,6 +112,18 @@ class Controller:
     registers: dict[str, int]
     phy: dict[str, int]
     timing: dict[str, int | None]
+    init: list[dict[str, Any]]
+
+    def control(self, board: DramBoard) -> DramControl:
+        """What a host needs to bring the memory up; over a model of it there is no read path to be set."""
+        path = "phy_dly_sel" in self.registers
+        return DramControl(
+            name=board.part.name, clock_hz=board.clock_hz, registers=self.registers,
+            init=tuple(InitStep(**step) for step in self.init), phases=self.phy["nphases"],
+            read_phase=self.phy["rdphase"], write_phase=self.phy["wrphase"],
+            data_bits=board.part.data_bits, phase_bits=self.phy["dfi_databits"],
+            delays=self.phy["delays"] if path else 1, bitslips=self.phy["bitslips"] if path else 1,
+        )  # fmt: skip
 
 
 def available() -> str | None:
@@ -149,9 +167,10 @@ def generate(
     missing = available()
     if missing is not None:
         raise NomulError(missing)
+    whole = find_board(board.name)
     request = json.dumps(
         {
-            "board": dataclasses.asdict(board),
+            "board": dataclasses.asdict(board) | {"device": whole.part, "input_hz": whole.input_hz},
             "settings": dataclasses.asdict(settings or Settings()),
             "model": model,
             "check": check,

@@ -10,6 +10,7 @@ import re
 import sys
 from pathlib import Path
 
+import litedram.init
 import litedram.modules
 import litedram.phy
 import litedram.phy.model
@@ -23,7 +24,19 @@ from litex.build.lattice import LatticePlatform
 from litex.soc.cores.clock import ECP5PLL
 from litex.soc.integration.soc_core import SoCMini
 from litex.soc.interconnect import wishbone
-from migen import ClockDomain, ClockSignal, If, Instance, Module, Record, Signal, log2_int
+from migen import (
+    Cat,
+    ClockDomain,
+    ClockSignal,
+    If,
+    Instance,
+    Module,
+    Record,
+    Replicate,
+    Signal,
+    log2_int,
+)
+from migen.fhdl.structure import _Assign
 from migen.genlib.resetsync import AsyncResetSynchronizer
 
 from .ordered import OrderedCore
@@ -94,6 +107,16 @@ def phy_settings(board):
     (name, _, *signals) = pins(board)[0]
     layout = [(signal.name, len(signal.constraints[0].identifiers)) for signal in signals]
     return make_phy(board, Record(layout, name=name)).settings
+
+
+def tell_all_phases(phy):
+    """Mends the model: it tells phase 0 alone that data were read, and registers of the others see none."""
+    valid = [phase.rddata_valid for phase in phy.dfi.phases]
+    (told,) = (
+        one for one in phy._fragment.comb
+        if isinstance(one, _Assign) and isinstance(one.l, Cat) and list(map(id, one.l.l)) == list(map(id, valid))
+    )  # fmt: skip
+    told.r = Replicate(told.r, len(valid))
 
 
 def checked_hz(board):
@@ -199,6 +222,7 @@ class Standalone(SoCMini):
                 clk_freq=checked_hz(board),
                 verbosity=int(request["check"]),
             )
+            tell_all_phases(phy)
         elif board["phy"] == "ECP5DDRPHY":
             self.submodules.crg = LiteDRAMECP5DDRPHYCRG(
                 platform,
@@ -305,6 +329,8 @@ def make(request):
     text = re.sub(r"^(?://.*|`timescale.*|\s*)\n", "", text, flags=re.M)
     if request["model"]:
         text += Path(__file__).with_name("bank.sv").read_text()
+    # LiteX takes pins of which it sees only parts for inputs.
+    text = re.sub(r"^    input  (wire.* (?:ddram|sdram)_(?:dq|dqs_p),?)$", r"    inout  \1", text, flags=re.M)
     if made.data_files:
         raise SystemExit(f"unexpected data files: {sorted(made.data_files)}")
 
@@ -314,16 +340,19 @@ def make(request):
         for csr, offset in _placed(info.obj)
     }
     phy = soc.phy_settings
+    steps, _ = litedram.init.get_sdram_phy_init_sequence(phy, soc.timing)
     return {
         "module": name,
         "verilog": text,
         "word_bytes": soc.port.data_width // 8,
         "address_bits": soc.port.address_width,
         "registers": registers,
+        "init": [_step(*step) for step in steps],
         "phy": {
             key: getattr(phy, key)
             for key in (
                 "nphases", "rdphase", "wrphase", "cl", "cwl", "read_latency", "write_latency", "dfi_databits",
+                "delays", "bitslips",
             )
         },
         "timing": {
@@ -331,6 +360,21 @@ def make(request):
             for key in ("tREFI", "tRC", *_TIMINGS)
         },
     }  # fmt: skip
+
+
+#: Bits of the registers ``command`` and ``dfii_control``, by LiteX's names for them in C.
+_BITS = {
+    "DFII_COMMAND_CS": 0x01, "DFII_COMMAND_WE": 0x02, "DFII_COMMAND_CAS": 0x04, "DFII_COMMAND_RAS": 0x08,
+    "DFII_CONTROL_CKE": 0x02, "DFII_CONTROL_ODT": 0x04, "DFII_CONTROL_RESET_N": 0x08,
+}  # fmt: skip
+
+
+def _step(what, address, bank, command, cycles):
+    """A step of LiteDRAM's sequence."""
+    names = command.split("|")
+    control = names[0].startswith("DFII_CONTROL")
+    bits = sum(_BITS[name] for name in names)
+    return {"what": what, "address": address, "bank": bank, "command": bits, "control": control, "cycles": cycles}
 
 
 def _placed(registers):

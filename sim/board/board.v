@@ -22,7 +22,9 @@ module board(
         .clk(clk), .rst(reset),
         .rx__payload(rx_payload), .rx__valid(rx_valid), .rx__ready(rx_ready),
         .tx__payload(tx_payload), .tx__valid(tx_valid), .tx__ready(tx_ready),
-`ifdef DRAM
+`ifdef HOSTED
+        .memory_ready(ready),
+`elsif DRAM
         .ready(ready),
 `elsif MEMORY_BYTES
         .memory__command__payload(command_payload), .memory__command__valid(command_valid),

@@ -18,7 +18,7 @@ __all__ = ["build_streamed_board"]
 
 
 def build_streamed_board(
-    config: StreamedConfig, *, dram: DramBoard | None = None, progress: Progress = quiet
+    config: StreamedConfig, *, dram: DramBoard | None = None, hosted: bool = False, progress: Progress = quiet
 ) -> Path:
     """Compiles the simulated board of a streamed core and its memory; a second time it is there at once.
 
@@ -28,6 +28,8 @@ def build_streamed_board(
     dram : DramBoard, optional
         The memory controller of this board, over its model of the memory, at the board's clock; by default a
         memory that gives a word in every cycle.
+    hosted : bool
+        The host has to bring the memory of the controller up, as on a board (:mod:`nomul.host.bringup`).
     progress : callable
 
     Raises
@@ -39,12 +41,14 @@ def build_streamed_board(
     clock = dram.clock_hz if dram else NOMINAL_CLOCK_HZ
 
     def top() -> Top:
-        link = Link(identity=identity(config, clock))
-        return Top(core=core_with_memory(config, dram), link=link)
+        link = Link(identity=identity(config, clock, hosted=hosted))
+        return Top(core=core_with_memory(config, dram, hosted=hosted), link=link)
 
-    memory = dram.name if dram else "simulated"
+    memory = (dram.name if dram else "simulated") + " hosted" * hosted
     verilog = cached_verilog(f"{design_hash(config).hex()} {clock} {memory}", top)
     defines = {"MEMORY_BYTES": config.memory_bytes, "WORD": config.word_bytes}
     if dram is not None:
         defines["DRAM"] = 1
+    if hosted:
+        defines["HOSTED"] = 1
     return build_board(verilog, files=files, defines=defines, progress=progress)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nomul.hw.dram.boards import DramBoard
+from nomul.hw.dram.control import Controlled
 from nomul.hw.dram.controller import generate
 from nomul.hw.dram.wrapper import DramController
 from nomul.hw.streamed import StreamedCore
@@ -47,10 +48,12 @@ def memory_files(config: StreamedConfig, dram: DramBoard | None = None) -> dict[
 
 
 def core_with_memory(
-    config: StreamedConfig, dram: DramBoard | None = None
-) -> StreamedCore | Joined:
-    """The core that goes with these files."""
+    config: StreamedConfig, dram: DramBoard | None = None, *, hosted: bool = False
+) -> StreamedCore | Joined | Controlled:
+    """The core that goes with these files; ``hosted``: the host has to bring the memory up, as on a board."""
     core = StreamedCore(config=config)
     if dram is None:
         return core
-    return Joined(core=core, adaptor=DramController(controller=generate(dram, model=True)))
+    adaptor = DramController(controller=generate(dram, model=True), hosted=hosted)
+    joined = Joined(core=core, adaptor=adaptor)
+    return Controlled(core=joined) if hosted else joined

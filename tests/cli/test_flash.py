@@ -24,7 +24,7 @@ def manifest(data: bytes, **changes: object) -> Manifest:
         sha256=hashlib.sha256(data).hexdigest(), size=len(data), device="LFE5U-85F", package="CABGA381",
         speed=6, design=identity_hash(None).hex(), sources="00" * 32, clock_hz=90_000_000, pll={},
         link={"kind": "uart", "baud": 3_000_000}, loader=["--board", "ulx3s"], cables=["0403:6015"],
-        core=None, geometry=None, timing={}, area={}, seed=1, tools={},
+        memory=None, core=None, geometry=None, timing={}, area={}, seed=1, tools={},
         command="nomul build ulx3s-85f --config link --seed 1 --tools yowasp",
     )  # fmt: skip
     return replace(made, **changes)  # type: ignore[arg-type]
@@ -151,8 +151,8 @@ def test_a_manifest_that_is_none(nomul: Nomul, bench, change: dict[str, object],
     folder = bench()
     path = folder / "ulx3s-85f-link.json"
     found = json.loads(path.read_text()) | change
-    path.write_text(json.dumps({key: value for key, value in found.items() if value is not None or key == "core"
-                                or key == "geometry"}))  # fmt: skip
+    kept = {key: value for key, value in found.items() if value is not None or key in ("memory", "core", "geometry")}
+    path.write_text(json.dumps(kept))
     assert message in nomul("flash", "ulx3s-85f", "--config", "link").failed()
     path.write_text("{")
     assert "is not valid JSON" in nomul("flash", "ulx3s-85f", "--config", "link").failed()

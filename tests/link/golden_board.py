@@ -78,6 +78,8 @@ class GoldenBoard:
     ----------
     fed : int
         Tokens that the core took.
+    clock_hz : float
+        At which its cycles count; 0 stands.
     """
 
     def __init__(self, image: Image, deployment: Deployment, *, lanes: int = 1, pace: int = 4):
@@ -97,6 +99,7 @@ class GoldenBoard:
         self.pace = pace
         self.fed = 0
         self.stuck = False  # the core makes no tokens
+        self.clock_hz = 0.0
         self.lock = threading.Lock()
         self.power_cycle()
 
@@ -157,6 +160,9 @@ class GoldenBoard:
                 self.state = JobState.ABORTED
                 self.resumable.clear()
             return Status.OK, b""
+        if command is Command.STATUS:
+            cycles = int(time.monotonic() * self.clock_hz) % (1 << 32)
+            return Status.OK, struct.pack("<5HBxI", 0, 0, 0, 0, 0, 0, cycles)
         if command is Command.JOB:
             return self.begin(*struct.unpack_from("<HH", arguments), arguments[4:]), b""
         if command is Command.POLL:

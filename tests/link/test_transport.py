@@ -56,6 +56,21 @@ def test_a_simulated_board_over_tcp(process: BoardProcess):
         Board.open(bridge.name)
 
 
+def test_a_port_with_its_rate(process: BoardProcess, monkeypatch: pytest.MonkeyPatch):
+    with Board.open(f"{process.port}@6000000") as board:
+        assert board.identity == IDENTITY
+    opened: list[tuple[str, int]] = []
+    monkeypatch.setattr(
+        "nomul.host.transport.SerialTransport", lambda port, *, baud: opened.append((port, baud))
+    )
+    for name in ("/dev/ttyUSB1@6000000", "/dev/ttyUSB1", "/dev/a@b", "@12", "/dev/serial/by-id/usb@1-if00"):
+        open_transport(name)
+    assert opened == [
+        ("/dev/ttyUSB1", 6_000_000), ("/dev/ttyUSB1", 3_000_000), ("/dev/a@b", 3_000_000), ("@12", 3_000_000),
+        ("/dev/serial/by-id/usb@1-if00", 3_000_000),
+    ]  # fmt: skip
+
+
 def test_a_board_that_does_not_open_behind_a_bridge():
     said: list[str] = []
     with Bridge(lambda: SerialTransport("/dev/nothing"), "127.0.0.1:0", say=said.append) as bridge:

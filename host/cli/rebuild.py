@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m nomul.host.cli.rebuild``: makes the released bitstreams again and compares them."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import warnings
+from importlib import resources
+from pathlib import Path
+
+import click
+from amaranth.hdl import UnusedElaboratable
+from rich.console import Console
+
+from nomul.hw.build.bitstream import board_sources, build
+from nomul.hw.build.tools import build_folder, versions
+from nomul.hw.build.toolset import YOWASP
+from nomul.model.errors import NomulError
+from nomul.model.manifest import Manifest, read_manifest
+
+from .building import chip_for, shown_progress
+from .flashing import out_of_date
+
+__all__ = ["main", "released", "stale"]
+
+
+def released() -> list[Path]:
+    """Manifests of the released bitstreams."""
+    return sorted(Path(str(resources.files("nomul.bitstreams"))).glob("*.json"))
+
+
+def stale(manifest: Manifest) -> str | None:
+    """Why a released bitstream is out of date, or ``None``."""
+    design = out_of_date(manifest)
+    if design is not None:
+        return design
+    if _sources(manifest) != manifest.sources:
+        return (
+            f"{manifest.file} is out of date: it was made of another state of the board's top, the build flow or "
+            f"the tools; build it again: {manifest.command}"
+        )
+    return None
+
+
+def _sources(manifest: Manifest) -> str:
+    """What the manifest of the same bitstream would say, made now."""
+    used = {**YOWASP.versions, "amaranth": versions()["amaranth"]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnusedElaboratable)  # only its pins are wanted
+        found = board_sources(chip_for(manifest.board, manifest.configuration), used)
+        gc.collect()
+    return found
+
+
+def _again(path: Path, console: Console) -> tuple[Manifest, Path]:
+    """Makes one again, below ``build/``."""
+    old = read_manifest(path)
+    with shown_progress(path.stem, quiet=not console.is_terminal) as seen:
+        built = build(
+            chip_for(old.board, old.configuration), seeds=[old.seed], tools=YOWASP,
+            output=build_folder("rebuilt", path.stem), seen=seen,
+        )  # fmt: skip
+    return built.manifest, built.folder
+
+
+@click.command("rebuild")
+@click.argument("names", nargs=-1)
+@click.option("--update", is_flag=True, help="Put what was made in the place of what differs.")
+def main(names: tuple[str, ...], update: bool) -> None:
+    """Make released bitstreams again (NAMES, or all), bit for bit, and say which differ.
+
+    \b
+    Example:
+      python -m nomul.host.cli.rebuild ulx3s-85f-onchip
+    """
+    console = Console(highlight=False)
+    known = {path.stem: path for path in released()}
+    for name in names:
+        if name not in known:
+            raise click.UsageError(f"no released bitstream is called {name!r}; one of {', '.join(known)}")
+    differ = []
+    for name in names or known:
+        path = known[name]
+        try:
+            old, why = read_manifest(path), None
+            why = stale(old)
+            made, folder = _again(path, console)
+        except NomulError as error:
+            differ.append(name)
+            console.print(f"✗ {name}: {error}", markup=False, soft_wrap=True)
+            continue
+        if made.sha256 == old.sha256:
+            console.print(f"✓ {name}: the same {made.size:,} bytes, {made.sha256[:16]}…", markup=False)
+            if made == old:
+                continue
+        else:
+            differ.append(name)
+            console.print(
+                f"✗ {name}: {made.sha256[:16]}…, released {old.sha256[:16]}…{'; ' + why if why else ''}",
+                markup=False, soft_wrap=True,
+            )  # fmt: skip
+        if update:
+            shutil.copyfile(folder / made.file, path.with_name(made.file))
+            made.write(path)
+            console.print(f"  {path} updated", markup=False, soft_wrap=True)
+    if differ and not update:
+        raise click.ClickException(f"{', '.join(differ)}: not as released; --update replaces them")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except NomulError as error:
+        raise SystemExit(f"nomul: {error}") from None

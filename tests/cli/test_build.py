@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``nomul build``: what is asked for, and what is refused before anything is made."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+import pytest
+from conftest import Nomul
+
+from nomul.host.cli import building
+from nomul.hw.boards.registry import BOARDS
+from nomul.hw.build.bitstream import Chip
+from nomul.hw.build.toolset import YOWASP
+from nomul.model.errors import NomulError
+
+
+@pytest.fixture(autouse=True)
+def collected():
+    """Tops that were not made into hardware go here, not after the last test, where that would be an error."""
+    yield
+    gc.collect()
+
+
+class Asked(Exception):
+    """What would have been built."""
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """Nothing is built; what was asked for is kept."""
+    seen: dict[str, object] = {}
+
+    def build(chip: Chip, **options: object) -> None:
+        seen.update(chip=chip, **options)
+        raise NomulError("not now")
+
+    monkeypatch.setattr(building, "build", build)
+    return seen
+
+
+def test_lists_boards_and_configurations(nomul: Nomul):
+    shown = nomul("build", "--list")
+    assert shown.status == 0
+    assert all(f"\n{name} " in f"\n{shown.out}" for name in [*BOARDS, "onchip", "lanes8", "link"])
+    listed = nomul("build", "--list", "--json").json
+    assert listed["boards"]["ulx3s-85f"]["part"] == "LFE5U-85F-6CABGA381"
+
+
+def test_the_shipped_model_on_the_chip(nomul: Nomul, asked: dict[str, object]):
+    assert "not now" in nomul("build", "ulx3s-85f").failed()
+    chip = asked["chip"]
+    assert isinstance(chip, Chip)
+    assert chip.name == "ulx3s-85f-onchip"
+    assert chip.core is not None
+    assert chip.core["weight_beats"] == 8192
+    assert chip.top.clock_hz == chip.top.top.link.identity.clock_hz == 90_000_000
+    assert chip.top.top.link.identity.design == chip.design
+    assert [*asked["seeds"]] == [*range(1, 9)]
+    assert chip.command == "nomul build ulx3s-85f --config onchip"
+
+
+def test_one_seed_and_another_model(nomul: Nomul, tiny: Path, asked: dict[str, object]):
+    nomul("build", "ulx3s-85f", "--seed", 7, "--tools", "yowasp", "--model", tiny)
+    assert asked["seeds"] == [7]
+    assert asked["tools"] == YOWASP
+    assert asked["chip"].command == f"nomul build ulx3s-85f --config onchip --model {tiny}"
+
+
+def test_a_core_that_streams(nomul: Nomul, asked: dict[str, object]):
+    nomul("build", "ecpix5-85f", "--config", "lanes8")
+    chip = asked["chip"]
+    assert (chip.core["lanes"], chip.core["hidden"], chip.core["memory_bytes"]) == (8, 1024, 1 << 29)
+    assert chip.geometry["layers"] == 24
+    assert chip.top.clock_hz == 75_000_000
+    assert "ddram_dq[15]" in chip.top.constraints()
+
+
+def test_pins_of_ones_own(nomul: Nomul, tmp_path: Path, asked: dict[str, object]):
+    pins = tmp_path / "pins.lpf"
+    pins.write_text('LOCATE COMP "clk" SITE "G2";\n')
+    nomul("build", "lfe5u-25f", "--config", "link", "--lpf", pins)
+    assert asked["constraints"] == pins.read_text()
+    shown = nomul("build", "ulx3s-85f", "--config", "link", "--lpf", pins)
+    assert shown.status == 2
+    assert "the pins of ulx3s-85f are known" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["ulx3s"], "no board is called 'ulx3s'; did you mean ulx3s-85f?"),
+        (["ulx3s-85f", "--config", "lanes4"], "no configuration is called 'lanes4'; did you mean lanes8 or lanes1?"),
+        (["ulx3s-85f", "--config", "lanes8"], "configuration lanes8 wants DDR3 for which there is a controller"),
+        (["ulx3s-85f", "--model", "nothing"], "nothing: no such file or folder"),
+        (["butterstick"], "its USB goes through a ULPI transceiver"),
+    ],
+)
+def test_what_can_not_be_built(nomul: Nomul, arguments: list[str], part: str):
+    assert part in nomul("build", *arguments).failed()
+
+
+def test_without_a_board(nomul: Nomul):
+    shown = nomul("build")
+    assert shown.status == 2
+    assert "name a board: one of ulx3s-85f" in shown.err
