@@ -42,9 +42,12 @@ class _Runner(Verilator):
     """cocotb's Verilator runner with a time limit on the simulation, and testbenches that see ports alone."""
 
     limit_s = 300
+    inside = False
 
     def _build_command(self) -> list[list[str]]:
         """Without the flag that makes every wire a variable for VPI; the control file names the ports."""
+        if self.inside:
+            return super()._build_command()
         return [[word for word in command if word != "--public-flat-rw"] for command in super()._build_command()]
 
     def _get_sim_cmd_prefix(self) -> list[str]:
@@ -85,11 +88,11 @@ def synthesised() -> bool:
     return bool(os.environ.get("NOMUL_SYNTHESISED"))
 
 
-def _build(component: wiring.Component, name: str, *, synthesis: bool) -> Path:
+def _build(component: wiring.Component, name: str, *, synthesis: bool, inside: bool) -> Path:
     """Folder with the simulator of a component, built once for each Verilog text and tool set."""
     source = netlist_verilog(component, name) + CELLS.read_text() if synthesis else convert(component, name)
     control = _ports(source, name)
-    text = f"{source}{control}{sorted(versions().items())}{_WARNINGS}"
+    text = f"{source}{control}{sorted(versions().items())}{_WARNINGS}{inside}"
     key = hashlib.sha256(text.encode()).hexdigest()
     folder = build_folder("verilator", f"{name}-{key[:16]}")
     with open(folder / "lock", "w") as lock:  # two test processes may want the same simulator
@@ -100,9 +103,11 @@ def _build(component: wiring.Component, name: str, *, synthesis: bool) -> Path:
         (folder / "ports.vlt").write_text(control)
         try:
             with _environment({"MAKEFLAGS": os.environ.get("MAKEFLAGS", "") + runtime_flags()}):
-                _Runner().build(sources=[folder / "ports.vlt", folder / f"{name}.v"], hdl_toplevel=name,
-                                build_dir=folder, timescale=("1ns", "1ps"),
-                                build_args=_WARNINGS, log_file=folder / "build.log")
+                runner = _Runner()
+                runner.inside = inside
+                runner.build(sources=[folder / "ports.vlt", folder / f"{name}.v"],
+                             hdl_toplevel=name, build_dir=folder, timescale=("1ns", "1ps"),
+                             build_args=_WARNINGS, log_file=folder / "build.log")
         except RuntimeError as error:
             log = _tail(folder / "build.log")
             raise RuntimeError(f"Verilator on {name}: {error}\n{log}") from None
@@ -119,6 +124,7 @@ def run(
     name: str | None = None,
     tests: str | None = None,
     synthesis: bool | None = None,
+    inside: bool = False,
     limit_s: int = 300,
 ) -> None:
     """Simulates a component under a cocotb testbench; raises if any of its tests fails or none ran.
@@ -140,6 +146,8 @@ def run(
         Regular expression on the cocotb tests' full names; default all of them.
     synthesis : bool, optional
         Whether the ECP5 netlist is simulated, instead of what it is made from; default :func:`synthesised`.
+    inside : bool
+        Whether the testbench looks at more than ports, which makes every wire a variable.
     limit_s : int
         Wall-clock seconds that the simulation may take.
 
@@ -152,7 +160,7 @@ def run(
     synthesis = synthesised() if synthesis is None else synthesis
     text = json.dumps(dict(parameters or {}), sort_keys=True)
     with _environment(verilator_environment()):
-        folder = _build(component, name, synthesis=synthesis)
+        folder = _build(component, name, synthesis=synthesis, inside=inside)
         key = hashlib.sha256(f"{testbench}{text}{tests}".encode()).hexdigest()[:12]
         work = folder / f"{testbench.rsplit('.', 1)[-1]}-{key}"
         shutil.rmtree(work, ignore_errors=True)

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,15 @@ def test_what_fails_says_what_state_the_board_is_in(
         loader.write(Path("a.bit"), persist=persist)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """As in a terminal: whoever runs tests in the background has interrupts ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_interrupted_while_it_writes(fake: Fake, loader: Loader):
     fake.says(write_flash=("hang", 0))
 

@@ -25,6 +25,7 @@ def test_link(lanes: int, slots: int, bench: str):
         Top(core=core, link=link),
         bench,
         parameters={"cycles": core.cycles, "lanes": lanes, "slots": slots},
+        inside=bench == "jobs_tb",
     )
 
 
