@@ -27,8 +27,10 @@ class Rams(wiring.Component):
     """
 
     def __init__(self) -> None:
-        members = {"at": In(BITS), "to": In(BITS), "data": In(36), "write": In(1), "read": In(1),
-                   "a": In(signed(18)), "b": In(signed(18)), "product": Out(signed(36)), "table": Out(TABLE[0])}  # fmt: skip
+        members = {
+            "at": In(BITS), "to": In(BITS), "data": In(36), "write": In(1), "read": In(1), "a": In(signed(18)),
+            "b": In(signed(18)), "product": Out(signed(36)), "table": Out(TABLE[0]),
+        }  # fmt: skip
         super().__init__(members | {name: Out(width) for name, (width, _) in SHAPES.items()})
 
     def elaborate(self, platform: object) -> Module:
