@@ -8,6 +8,7 @@ the versions are and what peak memory counts.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import sys
 import sysconfig
@@ -120,6 +121,7 @@ def measure_step(version: str, geometry: Geometry, batch: int, device: torch.dev
         ``static_bytes``, weights and both moments, which are part of it. Or ``failed``.
     """
     row: dict[str, Any] = {"version": version, "batch": batch, "length": LENGTH}
+    gc.collect()  # models that hold themselves by their methods
     torch.cuda.empty_cache()
     try:
         model = _made(geometry, device, 1)

@@ -84,7 +84,7 @@ class PackedLM:
             raise NomulError(f"packed: tokens of {batch} texts, the model holds {self.state.shape[1]}")
         if not tokens.is_cuda and not 0 <= int(tokens.min()) <= int(tokens.max()) < w.geometry.vocab:
             raise NomulError(f"packed: a token lies outside the vocabulary of {w.geometry.vocab}")
-        x = ops.embed(w.embeddings, w.embedding_scale, tokens.flatten(), w.embedding_shift)
+        x = ops.embed(w.embeddings, w.embedding_scale, tokens.flatten().contiguous(), w.embedding_shift)
         sums: Tensor | None = None
         scale: Tensor | None = None
         for number, y in enumerate(w.layers):

@@ -91,17 +91,21 @@ def plane_dot(w, q0, q1, q2, q3, q4, PLANES: tl.constexpr, ASM: tl.constexpr):  
     return total
 
 
-_PLANE_OF_TWO = tl.constexpr("""{
-    shr.u32 $0, $1, %d;
+def _plane_of_two(s: int) -> str:
+    return f"""{{
+    shr.u32 $0, $1, {2 * s};
     and.b32 $0, $0, 0x03030303;
-}""")
-_PLANE_OF_FIVE = tl.constexpr("""{
+}}"""
+
+
+def _plane_of_five(s: int) -> str:
+    return f"""{{
     .reg .b32 e, o;
     and.b32 e, $1, 0x00ff00ff;
     shr.u32 o, $1, 8;
     and.b32 o, o, 0x00ff00ff;
-    mul.lo.u32 e, e, %d;
-    mul.lo.u32 o, o, %d;
+    mul.lo.u32 e, e, {3**s};
+    mul.lo.u32 o, o, {3**s};
     and.b32 e, e, 0x00ff00ff;
     and.b32 o, o, 0x00ff00ff;
     mul.lo.u32 e, e, 3;
@@ -110,7 +114,11 @@ _PLANE_OF_FIVE = tl.constexpr("""{
     and.b32 e, e, 0x00030003;
     and.b32 o, o, 0x03000300;
     or.b32 $0, e, o;
-}""")
+}}"""
+
+
+_PLANES_OF_TWO = tl.constexpr(tuple(_plane_of_two(s) for s in range(4)))
+_PLANES_OF_FIVE = tl.constexpr(tuple(_plane_of_five(s) for s in range(5)))
 
 
 @triton.jit
@@ -118,8 +126,8 @@ def trits(byte, s: tl.constexpr, PLANES: tl.constexpr, ASM: tl.constexpr):  # ty
     """``t + 1`` of plane ``s`` of bytes, int8."""
     if ASM:
         if PLANES == 4:
-            asm: tl.constexpr = _PLANE_OF_TWO % (2 * s)
+            asm: tl.constexpr = _PLANES_OF_TWO[s]
         else:
-            asm: tl.constexpr = _PLANE_OF_FIVE % (3**s, 3**s)
+            asm: tl.constexpr = _PLANES_OF_FIVE[s]
         return tl.inline_asm_elementwise(asm, "=&r,r", [byte], dtype=tl.int8, is_pure=True, pack=4)
     return _digit(byte.to(tl.int32) & 255, s, PLANES).to(tl.int8)

@@ -10,10 +10,15 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .decode import ASSEMBLY
+
 __all__ = [
     "add", "from_int", "inverse_square", "maximum", "mul", "quantised", "recip", "round_shift", "rsqrt", "saturate",
     "scaled", "sigmoid", "silu", "squares",
 ]  # fmt: skip
+
+
+_ASM = tl.constexpr(ASSEMBLY)
 
 
 @triton.jit
@@ -48,7 +53,11 @@ def _made(mantissa, exponent):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def from_int(value):  # type: ignore[no-untyped-def]
+def _length(value):  # type: ignore[no-untyped-def]
+    """Bits of a natural number below 2⁶³."""
+    if _ASM:
+        zeros = tl.inline_asm_elementwise("clz.b64 $0, $1;", "=r,l", [value], dtype=tl.int32, is_pure=True, pack=1)
+        return (64 - zeros).to(tl.int64)
     rest = value
     length = value * 0
     for k in tl.static_range(6):
@@ -56,7 +65,12 @@ def from_int(value):  # type: ignore[no-untyped-def]
         big = (rest >> step) > 0
         length += tl.where(big, step, 0)
         rest = tl.where(big, rest >> step, rest)
-    shift = length + rest - 18
+    return length + rest
+
+
+@triton.jit
+def from_int(value):  # type: ignore[no-untyped-def]
+    shift = _length(value) - 18
     mantissa = tl.where(shift > 0, value >> tl.maximum(shift, 0), value << tl.maximum(-shift, 0))
     return mantissa, tl.where(value == 0, 0, shift)
 
@@ -126,7 +140,9 @@ def maximum(value):  # type: ignore[no-untyped-def]
 @triton.jit
 def quantised(v, rm, re):  # type: ignore[no-untyped-def]
     """``round(127 · v / max|v|)`` by the reciprocal of the maximum."""
-    q = ((tl.abs(v) >> (-35 - re)) * ((rm * 127 + 64) >> 7) + 134217728) >> 28
+    a = (tl.abs(v) >> (-35 - re)).to(tl.uint32) << 4  # 18 bits, of which (a·factor + 2²⁷) >> 28 is wanted
+    factor = ((rm * 127 + 64) >> 7).to(tl.uint32)
+    q = (tl.umulhi(a, factor) + ((a * factor) >> 31)).to(tl.int32)
     return tl.where(v < 0, -q, q)
 
 
