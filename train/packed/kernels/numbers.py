@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The number contract inside kernels: what :mod:`nomul.train.packed.numbers` defines, on int64.
 
-A scalar is a mantissa and an exponent. The widths are those of :mod:`nomul.model.numbers` and
+A scalar is a mantissa and an exponent, both int32: what every program computes again must be short. The widths are those of :mod:`nomul.model.numbers` and
 ``scalar``, where a change of theirs is refused by the tests of these functions.
 """
 
@@ -13,7 +13,7 @@ import triton.language as tl
 from .decode import ASSEMBLY
 
 __all__ = [
-    "add", "from_int", "inverse_square", "maximum", "mul", "quantised", "recip", "round_shift", "rsqrt", "saturate",
+    "add", "from_int", "inverse_square", "load", "maximum", "mul", "quantised", "recip", "round_shift", "rsqrt", "saturate",
     "scaled", "sigmoid", "silu", "squares",
 ]  # fmt: skip
 
@@ -57,7 +57,7 @@ def _length(value):  # type: ignore[no-untyped-def]
     """Bits of a natural number below 2⁶³."""
     if _ASM:
         zeros = tl.inline_asm_elementwise("clz.b64 $0, $1;", "=r,l", [value], dtype=tl.int32, is_pure=True, pack=1)
-        return (64 - zeros).to(tl.int64)
+        return 64 - zeros
     rest = value
     length = value * 0
     for k in tl.static_range(6):
@@ -65,14 +65,14 @@ def _length(value):  # type: ignore[no-untyped-def]
         big = (rest >> step) > 0
         length += tl.where(big, step, 0)
         rest = tl.where(big, rest >> step, rest)
-    return length + rest
+    return (length + rest).to(tl.int32)
 
 
 @triton.jit
 def from_int(value):  # type: ignore[no-untyped-def]
     shift = _length(value) - 18
     mantissa = tl.where(shift > 0, value >> tl.maximum(shift, 0), value << tl.maximum(-shift, 0))
-    return mantissa, tl.where(value == 0, 0, shift)
+    return mantissa.to(tl.int32), tl.where(value == 0, 0, shift)
 
 
 @triton.jit
@@ -86,9 +86,9 @@ def squares(most, mixed, least):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def mul(am, ae, bm, be):  # type: ignore[no-untyped-def]
-    product = am * bm
-    shift = 17 + (product >> 35)
-    return _made(product >> shift, ae + be + shift)
+    product = am.to(tl.int64) * bm.to(tl.int64)
+    shift = 17 + (product >> 35).to(tl.int32)
+    return _made((product >> shift).to(tl.int32), ae + be + shift)
 
 
 @triton.jit
@@ -105,8 +105,13 @@ def add(am, ae, bm, be):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _interpolated(segment, fraction, table):  # type: ignore[no-untyped-def]
-    base = tl.load(table + 2 * segment).to(tl.int64)
-    return base - ((tl.load(table + 2 * segment + 1).to(tl.int64) * fraction + 512) >> 10)
+    return tl.load(table + 2 * segment) - ((tl.load(table + 2 * segment + 1) * fraction + 512) >> 10)
+
+
+@triton.jit
+def load(at):  # type: ignore[no-untyped-def]
+    """A scalar from memory, where both parts are int64."""
+    return tl.load(at).to(tl.int32), tl.load(at + 1).to(tl.int32)
 
 
 @triton.jit
@@ -148,4 +153,4 @@ def quantised(v, rm, re):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def scaled(sums, m, e, FRACTION: tl.constexpr):  # type: ignore[no-untyped-def]
-    return round_shift(sums * m, tl.minimum(tl.maximum(-(e + FRACTION), 0), 63))
+    return round_shift(sums * m.to(tl.int64), tl.minimum(tl.maximum(-(e + FRACTION), 0), 63))

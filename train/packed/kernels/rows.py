@@ -13,6 +13,7 @@ from .numbers import (
     add,
     from_int,
     inverse_square,
+    load,
     maximum,
     mul,
     quantised,
@@ -60,7 +61,8 @@ def _quantise_row(source, norm, column, live, rm, re, constant, q, padded, scale
     im, ie = recip(mm, me, table)
     tl.store(q + column, quantised(v, im, ie).to(tl.int8), mask=column < padded)
     sm, se = mul(rm, re, mm, me)
-    sm, se = mul(sm, se, tl.load(constant), tl.load(constant + 1))
+    cm, ce = load(constant)
+    sm, se = mul(sm, se, cm, ce)
     _store_scalar(scale, sm, se)
     return sm, se
 
@@ -74,11 +76,13 @@ def _residual(x, sums, scale, out, norms, square, constants, q, scales, extra, t
     v = tl.load(x + row * width + column, mask=live, other=0).to(tl.int64)
     if ADD:
         s = tl.load(sums + row * width + column, mask=live, other=0).to(tl.int64)
-        v = saturate(v + scaled(s, tl.load(scale + 2 * row), tl.load(scale + 2 * row + 1), 16), 32)
+        sm, se = load(scale + 2 * row)
+        v = saturate(v + scaled(s, sm, se, 16), 32)
         tl.store(out + row * width + column, v.to(tl.int32), mask=live)
     z = tl.abs(v) * tl.abs(tl.load(square + column, mask=live, other=0).to(tl.int64))
     zm, ze = row_squares(round_shift(z, 15))
-    zm, ze = add(zm, ze, tl.load(constants), tl.load(constants + 1))
+    cm, ce = load(constants)
+    zm, ze = add(zm, ze, cm, ce)
     rm, re = rsqrt(zm, ze, table)
     for k in tl.static_range(COUNT):
         at = row + k * rows
@@ -102,8 +106,8 @@ def _mix(sums, scales, lower, state, product, table, rows, length, width, shift,
         f = tl.load(sums + at, mask=live, other=0).to(tl.int64)
         i = tl.load(sums + at + width, mask=live, other=0).to(tl.int64)
         g = tl.load(sums + at + 2 * width, mask=live, other=0).to(tl.int64)
-        fm, fe = tl.load(scales + 2 * row), tl.load(scales + 2 * row + 1)
-        im, ie = tl.load(scales + 2 * (row + rows)), tl.load(scales + 2 * (row + rows) + 1)
+        fm, fe = load(scales + 2 * row)
+        im, ie = load(scales + 2 * (row + rows))
         h, made = step(f, i, g, fm, fe, im, ie, low, h, shift, table)
         tl.store(product + row * width + channel, made.to(tl.int32), mask=live)
     tl.store(state + batch * width + channel, h.to(tl.int32), mask=live)
@@ -129,9 +133,12 @@ def _output(product, sums, norm, square, extra, constants, q, scale, table, widt
     g = tl.load(sums + (row * 3 + 2) * width + column, mask=live, other=0).to(tl.int64)
     z = tl.abs(v) * tl.abs(tl.load(square + column, mask=live, other=0).to(tl.int64))
     zm, ze = row_squares(round_shift(z, 15))
-    em, ee = mul(tl.load(extra + 2 * row), tl.load(extra + 2 * row + 1), tl.load(constants), tl.load(constants + 1))
+    em, ee = load(extra + 2 * row)
+    cm, ce = load(constants)
+    em, ee = mul(em, ee, cm, ce)
     gm, ge = from_int(tl.sum(g * g))
-    gm, ge = mul(gm, ge, tl.load(constants + 2), tl.load(constants + 3))
+    cm, ce = load(constants + 2)
+    gm, ge = mul(gm, ge, cm, ce)
     em, ee = add(em, ee, gm, ge)
     zm, ze = add(zm, ze, em, ee)
     rm, re = rsqrt(zm, ze, table)
@@ -147,10 +154,13 @@ def _glu(sums, scale, norm, extra, constants, q, made, table, inverse, width, pa
     at = row * 2 * width + 2 * column
     gate = tl.load(sums + at, mask=live, other=0).to(tl.int64)
     up = tl.load(sums + at + 1, mask=live, other=0).to(tl.int64)
-    t = saturate(scaled(gate, tl.load(scale + 2 * row), tl.load(scale + 2 * row + 1), 12), 18)
+    sm, se = load(scale + 2 * row)
+    t = saturate(scaled(gate, sm, se, 12), 18)
     v = round_shift(up * silu(t, table), shift)
     zm, ze = row_squares(tl.abs(v))
-    em, ee = mul(tl.load(extra + 2 * row), tl.load(extra + 2 * row + 1), tl.load(constants), tl.load(constants + 1))
+    em, ee = load(extra + 2 * row)
+    cm, ce = load(constants)
+    em, ee = mul(em, ee, cm, ce)
     zm, ze = add(zm, ze, em, ee)
     rm, re = rsqrt(zm, ze, inverse)
     _quantise_row(v, norm, column, live, rm, re, constants + 2, q + row * padded, padded, made + 2 * row, inverse)

@@ -19,6 +19,7 @@ from .numbers import (
     add,
     from_int,
     inverse_square,
+    load,
     maximum,
     mul,
     quantised,
@@ -117,7 +118,8 @@ def _reduce(stats, v, norms, square, at, live, width, COUNT: tl.constexpr):  # t
 @triton.jit
 def _scale(rm, re, mm, me, constant):  # type: ignore[no-untyped-def]
     sm, se = mul(rm, re, mm, me)
-    return mul(sm, se, tl.load(constant), tl.load(constant + 1))
+    cm, ce = load(constant)
+    return mul(sm, se, cm, ce)
 
 
 @triton.jit
@@ -159,7 +161,8 @@ def gates_token(words, x, norms, stats, constants, lower, state, o_norm, o_squar
     tf, fm, fe = _quantise(x, norms, width, tl.load(stats), table, scratch, padded, PADDED)
     ti, im, ie = _quantise(x, norms + width, width, tl.load(stats + 1), table, scratch + padded, padded, PADDED)
     tg, gm, ge = _quantise(x, norms + 2 * width, width, tl.load(stats + 2), table, scratch + 2 * padded, padded, PADDED)
-    rm, re = _root(stats, tl.load(constants), tl.load(constants + 1), table)
+    cm, ce = load(constants)
+    rm, re = _root(stats, cm, ce, table)
     fm, fe = _scale(rm, re, fm, fe, constants + 2)
     im, ie = _scale(rm, re, im, ie, constants + 4)
     gm, ge = _scale(rm, re, gm, ge, constants + 6)
@@ -196,10 +199,13 @@ def residual_token(words, product, norm, stats, constants, extra, x, norms, squa
     scratch += at
     activations += at // 4
     total, mm, me = _quantise(product, norm, inputs, tl.load(stats), table, scratch, padded, PADDED)
-    em, ee = mul(tl.load(extra), tl.load(extra + 1), tl.load(constants), tl.load(constants + 1))
+    em, ee = load(extra)
+    cm, ce = load(constants)
+    em, ee = mul(em, ee, cm, ce)
     if OUTPUT:
         gm, ge = from_int(tl.load(stats + 6))
-        gm, ge = mul(gm, ge, tl.load(constants + 2), tl.load(constants + 3))
+        cm, ce = load(constants + 2)
+        gm, ge = mul(gm, ge, cm, ce)
         em, ee = add(em, ee, gm, ge)
     rm, re = _root(stats, em, ee, table)
     sm, se = _scale(rm, re, mm, me, constants + (4 if OUTPUT else 2))
@@ -225,7 +231,8 @@ def glu_token(words, x, norm, stats, constants, product, down_norm, following, e
     scratch += at
     activations += at // 4
     total, mm, me = _quantise(x, norm, inputs, tl.load(stats), table, scratch, padded, PADDED)
-    rm, re = _root(stats, tl.load(constants), tl.load(constants + 1), table)
+    cm, ce = load(constants)
+    rm, re = _root(stats, cm, ce, table)
     sm, se = _scale(rm, re, mm, me, constants + 2)
     tl.debug_barrier()
     _release(PDL)
@@ -256,7 +263,8 @@ def head_token(words, x, norm, stats, constants, logits, scale, best,  # type: i
     scratch += at
     activations += at // 4
     total, mm, me = _quantise(x, norm, inputs, tl.load(stats), table, scratch, padded, PADDED)
-    rm, re = _root(stats, tl.load(constants), tl.load(constants + 1), table)
+    cm, ce = load(constants)
+    rm, re = _root(stats, cm, ce, table)
     sm, se = _scale(rm, re, mm, me, constants + 2)
     tl.debug_barrier()
     _release(PDL)
