@@ -56,6 +56,7 @@ def _times(work: Callable[[], Any], count: int = 10) -> float:
 
 def measure_packed(size: str, format: str, device: torch.device) -> dict[str, Any]:
     """Memory and time of a packed model: one text, a batch, and a window of prefill."""
+    gc.collect()  # an unoptimised model before it holds itself by its methods
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
     weights = random_weights(SHAPES[size], format, device)
