@@ -121,7 +121,8 @@ def _line(row: dict[str, Any]) -> str:
     start = f"{row['size']:>5} {row['version']:>9}"
     if "failed" in row:
         return f"{start}  {row['failed']}"
-    text = f"{start}  resident {row['resident_bytes'] / 1e9:7.3f} GB  one text {row['one_text']['tokens_per_second']:8.1f} /s"
+    text = f"{start}  resident {row['resident_bytes'] / 1e9:7.3f} GB"
+    text += f"  one text {row['one_text']['tokens_per_second']:8.1f} /s"
     if "floor_seconds" in row:
         text += f" ({row['of_floor']:.1%} of the floor)"
     text += f"  batch {row['batch']['tokens_per_second']:9.0f} /s"

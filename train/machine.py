@@ -47,14 +47,18 @@ def median_seconds(work: Callable[[], Any], *, repeats: int = 7, warmup: int = 3
     return sorted(taken)[len(taken) // 2]
 
 
+def _copy_seconds(device: torch.device) -> float:
+    """Time of a copy of 2 GiB; what it takes is free again afterwards."""
+    values = torch.randint(0, 2**31 - 1, (1 << 29,), device=device, dtype=torch.int32)
+    target = torch.empty_like(values)
+    return median_seconds(lambda: target.copy_(values))
+
+
 def describe(device: torch.device) -> dict[str, Any]:
     """Names, versions, and what a large copy and a large product reach on random data."""
     import triton
 
-    values = torch.randint(0, 2**31 - 1, (1 << 29,), device=device, dtype=torch.int32)
-    target = torch.empty_like(values)
-    copy = median_seconds(lambda: target.copy_(values))
-    del values, target
+    copy = _copy_seconds(device)
     left, right = (torch.randn(8192, 8192, device=device, dtype=torch.bfloat16) for _ in range(2))
     matmul = median_seconds(lambda: left @ right)
     try:

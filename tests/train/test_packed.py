@@ -19,11 +19,17 @@ from nomul.model.geometry import Geometry  # noqa: E402
 from nomul.model.program import compile_model  # noqa: E402
 from nomul.model.ternary import pack as pack_model  # noqa: E402
 from nomul.sim.golden import Golden  # noqa: E402
-from nomul.train.packed import PackedLM, load_weights, random_weights  # noqa: E402
-from nomul.train.packed import layout, numbers, plain  # noqa: E402
+from nomul.train.packed import PackedLM, layout, load_weights, numbers, plain, random_weights  # noqa: E402  # noqa: E402
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "upstream-a"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+@pytest.fixture(autouse=True)
+def _seeded(rng: np.random.Generator) -> None:
+    """All randomness from the one seed."""
+    random.seed(int(rng.integers(1 << 32)))
+    torch.manual_seed(int(rng.integers(1 << 32)))
+
+
 SMALL = Geometry(hidden=20, intermediate=28, layers=2, vocab=23)
 
 

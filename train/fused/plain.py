@@ -102,8 +102,8 @@ def norm_quantise(x: Tensor, block: Tensor, weights: Sequence[Tensor]) -> tuple[
 
 
 def norm_quantise_backward(
-    back: Sequence[Tensor], units: Tensor, scales: Sequence[Tensor], x: Tensor, block: Tensor, weights: Sequence[Tensor],
-    residual: Tensor,
+    back: Sequence[Tensor], units: Tensor, scales: Sequence[Tensor], x: Tensor, block: Tensor,
+    weights: Sequence[Tensor], residual: Tensor,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:  # fmt: skip
     """Gradients of ``x`` (added to ``residual``), ``block`` and ``weights``.
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -53,7 +52,9 @@ class Stepper:
         Of the latest step.
     """
 
-    def __init__(self, weights: PackedWeights, *, overlap: bool = True, tiles: dict[str, tuple[int, int]] | None = None):
+    def __init__(
+        self, weights: PackedWeights, *, overlap: bool = False, tiles: dict[str, tuple[int, int]] | None = None
+    ):  # fmt: skip
         g, device = weights.geometry, weights.embeddings.device
         self.weights, self.tiles, self.tables = weights, tiles or TILES, Tables(device)
         self._overlap = overlap and device.type == "cuda"
@@ -89,7 +90,7 @@ class Stepper:
         scratch = (self._scratch, self._scratch.view(torch.int32))
         s.zero_()
 
-        def launch(kernel: Callable[..., Any], name: str, matrix: PackedMatrix, outputs: int, *arguments: Any,
+        def launch(kernel: Any, name: str, matrix: PackedMatrix, outputs: int, *arguments: Any,
                    **settings: Any) -> None:  # fmt: skip
             line = matrix.words.shape[1]
             if self._overlap:

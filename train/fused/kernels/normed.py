@@ -97,8 +97,8 @@ def norm_quantise(x: Tensor, block: Tensor, weights: Sequence[Tensor]) -> tuple[
 
 
 def norm_quantise_backward(
-    back: Sequence[Tensor], units: Tensor, scales: Sequence[Tensor], x: Tensor, block: Tensor, weights: Sequence[Tensor],
-    residual: Tensor,
+    back: Sequence[Tensor], units: Tensor, scales: Sequence[Tensor], x: Tensor, block: Tensor,
+    weights: Sequence[Tensor], residual: Tensor,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:  # fmt: skip
     """See :func:`nomul.train.fused.plain.norm_quantise_backward`."""
     (rows, width), count = x.shape, len(weights)

@@ -3,12 +3,9 @@
 
 from __future__ import annotations
 
-
-
 import torch
 import triton
 import triton.language as tl
-
 
 __all__ = ["inverse_root", "partials", "quantised", "root_backward", "row_settings"]
 

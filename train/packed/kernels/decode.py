@@ -128,6 +128,6 @@ def trits(byte, s: tl.constexpr, PLANES: tl.constexpr, ASM: tl.constexpr):  # ty
         if PLANES == 4:
             asm: tl.constexpr = _PLANES_OF_TWO[s]
         else:
-            asm: tl.constexpr = _PLANES_OF_FIVE[s]
+            asm: tl.constexpr = _PLANES_OF_FIVE[s]  # type: ignore[no-redef]
         return tl.inline_asm_elementwise(asm, "=&r,r", [byte], dtype=tl.int8, is_pure=True, pack=4)
     return _digit(byte.to(tl.int32) & 255, s, PLANES).to(tl.int8)

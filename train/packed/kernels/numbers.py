@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The number contract inside kernels: what :mod:`nomul.train.packed.numbers` defines, on int64.
+"""The number contract inside kernels: what :mod:`nomul.train.packed.numbers` defines.
 
-A scalar is a mantissa and an exponent, both int32: what every program computes again must be short. The widths are those of :mod:`nomul.model.numbers` and
-``scalar``, where a change of theirs is refused by the tests of these functions.
+A scalar is a mantissa and an exponent, both int32: what every program computes again must be short.
+The widths are those of :mod:`nomul.model.numbers` and ``scalar``; the tests compare the results.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import triton.language as tl
 from .decode import ASSEMBLY
 
 __all__ = [
-    "add", "from_int", "inverse_square", "load", "maximum", "mul", "quantised", "recip", "round_shift", "rsqrt", "saturate",
-    "scaled", "sigmoid", "silu", "squares",
+    "add", "from_int", "inverse_square", "load", "maximum", "mul", "quantised", "recip", "round_shift", "rsqrt",
+    "saturate", "scaled", "sigmoid", "silu", "squares",
 ]  # fmt: skip
 
 

@@ -41,7 +41,8 @@ def _products(words, q, sums, rows, outputs, group, line, padded,  # type: ignor
             total = tl.dot(trits(w, s, PLANES, ASM), a, total, out_dtype=tl.int32)
             ones += tl.sum(a.to(tl.int32), 0)
     made = tl.trans(total - ones[None, :])
-    tl.store(sums + row.to(tl.int64)[:, None] * outputs + out[None, :], made, mask=row_live[:, None] & out_live[None, :])
+    at = sums + row.to(tl.int64)[:, None] * outputs + out[None, :]
+    tl.store(at, made, mask=row_live[:, None] & out_live[None, :])
 
 
 def products(q: Tensor, matrix: PackedMatrix) -> Tensor:

@@ -201,7 +201,7 @@ def residual(
 
 def mix(sums: Tensor, scales: Tensor, lower: Tensor, state: Tensor, shift: int, tables: Tables) -> Tensor:
     """See :func:`nomul.train.packed.plain.mix`."""
-    rows, batch, width = len(sums), *state.shape
+    rows, (batch, width) = len(sums), state.shape
     product = torch.empty(rows, width, dtype=torch.int32, device=sums.device)
     _mix[(batch, triton.cdiv(width, 64))](
         sums, scales, lower, state, product, tables.sigma, rows, rows // batch, width, shift,
