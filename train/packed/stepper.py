@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decoding one text token by token with the kernels of one token, replayed as a CUDA graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from .kernels.decode import ASSEMBLY
+from .kernels.token import (
+    STATISTICS,
+    embed_token,
+    gates_token,
+    glu_token,
+    head_token,
+    residual_token,
+)
+from .layout import PackedMatrix
+from .numbers import Tables
+from .weights import PackedWeights
+
+__all__ = ["TILES", "Stepper"]
+
+#: Outputs of a program and its warps, by kernel.
+TILES = {"gates": (16, 8), "o": (16, 4), "gate_up": (64, 8), "down": (16, 8), "head": (128, 8)}
+
+
+class Stepper:
+    """Greedy decoding of one text: every step reads the token that the one before chose.
+
+    Values are the golden model's, bit for bit. On CUDA the first :meth:`step` records a graph, the others
+    replay it; needs Triton.
+
+    Parameters
+    ----------
+    weights : PackedWeights
+    overlap : bool
+        Kernels load their weights while the one before still runs (programmatic dependent launch, from
+        compute capability 9.0).
+    tiles : dict, optional
+        As :data:`TILES`.
+
+    Attributes
+    ----------
+    token : Tensor of int64, shape ``[1]``
+        Token that the next step reads; a step leaves the arg-max there, the smallest of equals.
+    state : Tensor of int32, shape ``[layers, 1, d]``
+    logits, scale : Tensor of int32 and int64, shape ``[V]`` and ``[2]``
+        Of the latest step.
+    """
+
+    def __init__(
+        self, weights: PackedWeights, *, overlap: bool = False, tiles: dict[str, tuple[int, int]] | None = None
+    ):  # fmt: skip
+        g, device = weights.geometry, weights.embeddings.device
+        self.weights, self.tiles, self.tables = weights, tiles or TILES, Tables(device)
+        self._overlap = overlap and device.type == "cuda"
+
+        def empty(*shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
+            return torch.zeros(*shape, dtype=dtype, device=device)
+
+        self.token = empty(1, dtype=torch.int64)
+        self.state = empty(g.layers, 1, g.hidden)
+        self.logits, self.scale = empty(g.vocab), empty(2, dtype=torch.int64)
+        self._x, self._product = empty(g.hidden), empty(max(g.hidden, g.intermediate))
+        self._extra = empty(2, dtype=torch.int64)
+        self._stats = empty(4 * g.layers + 2, STATISTICS, dtype=torch.int64)  # the last: the best logit
+        self._scratch = empty(self._scratch_bytes(), dtype=torch.int8)
+        self._graph: Any = None
+
+    def _programs(self, kernel: str, outputs: int) -> int:
+        return int(triton.cdiv(outputs, self.tiles[kernel][0]))
+
+    def _scratch_bytes(self) -> int:
+        """Every program's own copy of the activations, for the kernel that takes most."""
+        w, y = self.weights, self.weights.layers[0]
+        return max(
+            3 * y.gates.padded * self._programs("gates", y.gates.outputs // 3),
+            y.o.padded * self._programs("o", y.o.outputs),
+            y.gate_up.padded * self._programs("gate_up", y.gate_up.outputs),
+            y.down.padded * self._programs("down", y.down.outputs),
+            w.head.padded * self._programs("head", w.head.outputs))
+
+    def _run(self) -> None:
+        w, s, table = self.weights, self._stats, self.tables.inverse
+        d, m, layers = w.geometry.hidden, w.geometry.intermediate, w.layers
+        scratch = (self._scratch, self._scratch.view(torch.int32))
+        s.zero_()
+
+        def launch(kernel: Any, name: str, matrix: PackedMatrix, outputs: int, *arguments: Any,
+                   **settings: Any) -> None:  # fmt: skip
+            line = matrix.words.shape[1]
+            if self._overlap:
+                settings["launch_pdl"] = True
+            kernel[(self._programs(name, outputs),)](
+                matrix.words, *arguments, PLANES=matrix.planes, ASM=ASSEMBLY, PDL=self._overlap,
+                OUT=self.tiles[name][0], LINE=triton.next_power_of_2(line),
+                PADDED=triton.next_power_of_2(matrix.padded), num_warps=self.tiles[name][1], **settings)
+
+        embed_token[(triton.cdiv(d, 256),)](
+            w.embeddings, w.embedding_scale, self.token, self._x, layers[0].gate_norms, layers[0].attn_square,
+            s[0], w.embedding_shift, d, COUNT=3, BLOCK=256, PDL=False)
+        for n, y in enumerate(layers):
+            a, b, c, e, f = (s[4 * n + k] for k in range(5))
+            last = n + 1 == len(layers)
+            norms, square = (w.head_norm, w.head_square) if last else (
+                layers[n + 1].gate_norms, layers[n + 1].attn_square)
+            launch(gates_token, "gates", y.gates, d, self._x, y.gate_norms, a, y.constants, y.lower,
+                   self.state[n], y.o_norm, y.o_square, self._product, b, self._extra, *scratch,
+                   self.tables.sigma, table, d, y.gates.words.shape[1], y.gates.padded, w.product_shift)
+            launch(residual_token, "o", y.o, d, self._product, y.o_norm, b, y.constants[4:], self._extra,
+                   self._x, y.mlp_norm, y.mlp_square, c, *scratch, table, d, d, y.o.words.shape[1], y.o.padded,
+                   OUTPUT=True, COUNT=1)
+            launch(glu_token, "gate_up", y.gate_up, 2 * m, self._x, y.mlp_norm, c, y.constants[7:],
+                   self._product, y.down_norm, e, self._extra, *scratch, self.tables.sigma, table, d, 2 * m,
+                   y.gate_up.words.shape[1], y.gate_up.padded, w.product_shift)
+            launch(residual_token, "down", y.down, d, self._product, y.down_norm, e, y.constants[9:],
+                   self._extra, self._x, norms, square, f, *scratch, table, m, d, y.down.words.shape[1],
+                   y.down.padded, OUTPUT=False, COUNT=len(norms))
+        launch(head_token, "head", w.head, w.geometry.vocab, self._x, w.head_norm, s[4 * len(layers)], w.constants,
+               self.logits, self.scale, s[-1], *scratch, table, d, w.geometry.vocab,
+               w.head.words.shape[1], w.head.padded)
+        self.token.copy_(1048575 - (s[-1, :1] & 1048575))
+
+    def step(self) -> None:
+        """Reads :attr:`token`; logits, state and the next token are ready when the device's work is done."""
+        if not self.token.is_cuda:
+            self._run()
+            return
+        if self._graph is None:
+            kept = self.token.clone(), self.state.clone()
+            self._run()  # compiles
+            torch.cuda.synchronize()
+            self.token.copy_(kept[0])
+            self.state.copy_(kept[1])
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph):
+                self._run()
+        self._graph.replay()
