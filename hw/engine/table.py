@@ -92,7 +92,9 @@ class TableEngine(Engine):
         ready = Signal(range(3))   # chunks whose tables are there and not yet streamed
         start, building = Signal(), Signal()
         loaded, read_out, built = Signal(), Signal(), Signal()
-        with m.If(loaded ^ read_out):
+        freed = Signal()  # activations may be written over, a cycle late: the last step reads one in that cycle
+        m.d.sync += freed.eq(read_out)
+        with m.If(loaded ^ freed):
             m.d.sync += filled.eq(Mux(loaded, filled + 1, filled - 1))
 
         # Activations go one a cycle to their places, two chunks' worth.

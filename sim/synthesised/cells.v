@@ -5,13 +5,7 @@
 // 18 Kbit: 2048 bytes of 9 bits. Address bit 0 is a bit of widths below 9, whose ninth bits are left out.
 //
 // Contents, output latches and registers begin at what configuration leaves there. What a port reads while the other
-// writes it is not promised by the part. Here it is what was there before, or with INVERT_COLLISIONS defined its inverse,
-// which shows who relies on it.
-`ifdef INVERT_COLLISIONS
-`define COLLIDES(both) (both)
-`else
-`define COLLIDES(both) 1'b0
-`endif
+// writes it is not promised by the part: here it is the inverse of what was there, so that nothing can rely on it.
 module DP16KD(
     input DIA17, DIA16, DIA15, DIA14, DIA13, DIA12, DIA11, DIA10, DIA9, DIA8, DIA7, DIA6, DIA5, DIA4, DIA3, DIA2,
         DIA1, DIA0, ADA13, ADA12, ADA11, ADA10, ADA9, ADA8, ADA7, ADA6, ADA5, ADA4, ADA3, ADA2, ADA1, ADA0, CEA,
@@ -144,7 +138,7 @@ module DP16KD(
             if (RSTA) read_a <= 0;
             else if (cea && (!WEA || WRITEMODE_A == "READBEFOREWRITE"))
                 read_a <= contents(ada, DATA_WIDTH_A)
-                    ^ {36{`COLLIDES(writes_b && meets(ada, DATA_WIDTH_A, adb, DATA_WIDTH_B))}};
+                    ^ {36{writes_b && meets(ada, DATA_WIDTH_A, adb, DATA_WIDTH_B)}};
             else if (cea && WRITEMODE_A == "WRITETHROUGH") read_a <= data_a;
             if (RSTA) out_a <= 0;
             else if (OCEA) out_a <= read_a;
@@ -159,7 +153,7 @@ module DP16KD(
         if (RSTB) read_b <= 0;
         else if (ceb && (!WEB || WIDE || WRITEMODE_B == "READBEFOREWRITE"))
             read_b <= contents(adb, DATA_WIDTH_B)
-                ^ {36{`COLLIDES(writes_a && meets(adb, DATA_WIDTH_B, ada, DATA_WIDTH_A))}};
+                ^ {36{writes_a && meets(adb, DATA_WIDTH_B, ada, DATA_WIDTH_A)}};
         else if (ceb && WRITEMODE_B == "WRITETHROUGH") read_b <= data_b;
         if (RSTB) out_b <= 0;
         else if (OCEB) out_b <= read_b;
