@@ -119,6 +119,10 @@ class Board:
     heartbeat, ready, error : Led, optional
     memory : DramBoard, optional
         External memory, if there is a controller for it.
+    memory_pins : mapping of Pins
+        Pins of the memory by the controller's names, where the platform class has others or none.
+    tied : mapping of (Pins, int)
+        Outputs that a top with a memory holds at 0 or 1.
     loader : tuple of str
         By which openFPGALoader knows board or cable.
     cables : tuple of str
@@ -136,6 +140,8 @@ class Board:
     ready: Led | None = None
     error: Led | None = None
     memory: DramBoard | None = None
+    memory_pins: Mapping[str, Pins] = field(default_factory=dict)
+    tied: Mapping[str, tuple[Pins, int]] = field(default_factory=dict)
     loader: tuple[str, ...] = ()
     cables: tuple[str, ...] = ()
     packing: tuple[str, ...] = ("--compress",)

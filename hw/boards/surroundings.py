@@ -6,15 +6,21 @@ from __future__ import annotations
 from amaranth.hdl import Module, Value
 from amaranth.lib import wiring
 
-from .board import Board, Pins
+from .board import Board, Pins, UartLink
 from .lights import Lights
 from .serial import SerialStream
 from .usb import UsbStream
 
-__all__ = ["INPUTS", "button", "places", "show"]
+__all__ = ["INPUTS", "button", "byte_stream", "places", "show"]
 
 INPUTS = ("clk", "reset", "rx_pin")  #: ports that go into the chip
 _LIGHTS = ("heartbeat", "ready", "error")
+
+
+def byte_stream(board: Board, clock_hz: int) -> SerialStream | UsbStream:
+    """The board's end of the link, for a domain ``sync`` of ``clock_hz``."""
+    kind = SerialStream if isinstance(board.link, UartLink) else UsbStream
+    return kind(board=board, clock_hz=clock_hz)
 
 
 def places(board: Board, stream: SerialStream | UsbStream) -> dict[str, Pins]:

@@ -10,13 +10,11 @@ from amaranth.lib.wiring import In, Out, connect
 from nomul.hw.boundary import expose
 from nomul.hw.top import Top
 
-from .board import Board, UartLink
+from .board import Board
 from .constraints import lpf
 from .lights import Lights
 from .pll import Clocks, plan
-from .serial import SerialStream
-from .surroundings import INPUTS, button, places, show
-from .usb import UsbStream
+from .surroundings import INPUTS, button, byte_stream, places, show
 
 __all__ = ["BoardTop"]
 
@@ -57,8 +55,7 @@ class BoardTop(wiring.Component):
         self.verilog = ""
         self.top = top
         self.clock_hz = clock_hz
-        kind = SerialStream if isinstance(board.link, UartLink) else UsbStream
-        self.stream: SerialStream | UsbStream = kind(board=board, clock_hz=clock_hz)
+        self.stream = byte_stream(board, clock_hz)
         self.domains = {"sync": clock_hz, **self.stream.domains}
         self.pll = plan(board.input_hz, [*self.domains.values()])
         self.ports = places(board, self.stream)
