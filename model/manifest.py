@@ -61,6 +61,9 @@ class Manifest:
         ``worst_slack_ns``.
     area : dict
         Cells used and available.
+    units : dict
+        Cells before packing by unit of the core and of what is around it: ``comb`` (LUT4s), ``ff``, ``bram``,
+        ``multipliers``. Empty in manifests of before.
     seed : int
         Of placement.
     tools : dict
@@ -93,6 +96,7 @@ class Manifest:
     tools: dict[str, str]
     command: str
     format: int = field(default=FORMAT)
+    units: dict[str, Any] = field(default_factory=dict)
 
     @property
     def part(self) -> str:
@@ -145,6 +149,7 @@ def read_manifest(path: Path) -> Manifest:
         raise NomulError(
             f"{path}: format is {found.get('format')!r}, expected {FORMAT}: it is of another version of nomul"
         )
+    found.setdefault("units", {})
     names = {one.name for one in fields(Manifest)}
     for name in sorted(names ^ found.keys()):
         raise NomulError(f"{path}: field {name} is {'missing' if name in names else 'unknown'}")

@@ -17,7 +17,7 @@ from nomul.model.protocol import REGIONS, Identity
 from nomul.model.streamed_config import StreamedConfig
 
 from .alone import NoCore
-from .board import Board, UlpiLink
+from .board import Board
 from .memory import MemoryTop
 from .top import BoardTop
 
@@ -66,11 +66,6 @@ def find_configuration(name: str, board: Board) -> Configuration:
     """
     if name not in CONFIGURATIONS:
         raise NomulError(f"{board.name}: no configuration is called {name!r}; {nearest(name, CONFIGURATIONS)}")
-    if isinstance(board.link, UlpiLink):
-        raise NomulError(
-            f"{board.name}: its USB goes through a ULPI transceiver, for which there is no top yet; "
-            f"docs/boards/{board.name}.md says what is missing"
-        )
     chosen = CONFIGURATIONS[name]
     if chosen.lanes and board.memory is None:
         raise NomulError(

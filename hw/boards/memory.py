@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from amaranth.hdl import ClockDomain, Module
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out, connect
+from amaranth.lib.wiring import Out, connect
 
 from nomul.hw.boundary import expose
 from nomul.hw.build.design import identity
@@ -23,7 +23,7 @@ from .constraints import lpf
 from .lights import Lights
 from .memory_pins import memory_pins, tied_pins
 from .pll import Clocks, plan
-from .surroundings import INPUTS, button, byte_stream, places, show
+from .surroundings import button, byte_stream, members, places, show, supply
 
 __all__ = ["MemoryTop"]
 
@@ -47,7 +47,7 @@ class MemoryTop(wiring.Component):
     controller : Controller
     pll : PllPlan or None
         Of the link's own clocks.
-    stream : SerialStream or UsbStream
+    stream : ByteStream
     ports : dict
         Places of all ports.
     verilog : str
@@ -81,7 +81,7 @@ class MemoryTop(wiring.Component):
         around = places(board, self.stream)
         self.ports = {**around, **self.memory_pins, **{name: pins for name, (pins, _) in self.tied.items()}}
         super().__init__({
-            **{name: In(1) if name in INPUTS else Out(1) for name in around if name not in self.stream.pads},
+            **members(around, self.stream),
             **{name: Out(len(pins.sites)) for name, (pins, _) in self.tied.items()},
             **{name: self.dram.signature.members[name] for name in self.memory_pins if name not in self.dram.pads},
         })
@@ -97,7 +97,8 @@ class MemoryTop(wiring.Component):
             for name in self.domains:
                 m.domains += ClockDomain(name)
             m.submodules.clocks = clocks = Clocks(pll=self.pll, domains=[*self.domains])
-            m.d.comb += [clocks.clk.eq(self.clk), clocks.reset.eq(button(self, self.ports))]
+            hold = supply(m, self, self.board, self.clock_hz)
+            m.d.comb += [clocks.clk.eq(self.clk), clocks.reset.eq(button(self, self.ports) | hold)]
         m.submodules.stream = self.stream
         m.submodules.lights = lights = Lights(clock_hz=self.clock_hz)
         m.submodules.top = top = self.top
@@ -113,5 +114,5 @@ class MemoryTop(wiring.Component):
             m.d.comb += getattr(self, name).eq(level * ((1 << len(pins.sites)) - 1))
         expose(m, self.stream, self, self.stream.pins())
         expose(m, top, self, [name for name in self.memory_pins if name not in self.dram.pads])
-        show(m, lights, self, self.ports)
+        show(m, lights, self, self.board, self.ports)
         return m

@@ -39,7 +39,7 @@ def _all(board: Board) -> dict[str, Pins]:
             pins = board.pins(resource, part)
         else:
             continue
-        if name not in _IN:
+        if name not in _IN:  # amaranth-boards names what terminates inputs of some that are none
             kept = {key: value for key, value in pins.attributes.items() if key not in ("TERMINATION", "DIFFRESISTOR")}
             pins = replace(pins, attributes=kept)
         found[f"{prefix}_{name}"] = pins

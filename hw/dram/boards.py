@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 
 from .parts import AS4C32M16SB_7, MT41K64M16_125, MT41K256M16_125, DramPart
 
-__all__ = ["BOARDS", "ECPIX5", "ORANGECRAB", "ULX3S", "VERSA", "VERSA_5G", "DramBoard"]
+__all__ = [
+    "BOARDS", "BUTTERSTICK", "BUTTERSTICK_8G", "ECPIX5", "ORANGECRAB", "ULX3S", "VERSA", "VERSA_5G", "DramBoard",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,15 +108,22 @@ ORANGECRAB = DramBoard(
 VERSA = replace(ECPIX5, name="versa-ecp5", part=MT41K64M16_125)
 VERSA_5G = replace(VERSA, name="versa-ecp5-5g")
 
-#: Radiona ULX3S with an LFE5U-85F; the part runs at 125 MHz. Of 8 ns, with its clock half of one late, commands have 4 ns
-#: before and after its edge; data come back 5.4 ns behind it at most and stay for 2.5 ns behind the next.
+#: ButterStick r1.0, the first of its two ranks: of 128 MB with parts of 1 Gb, of 512 MB with parts of 4 Gb.
+BUTTERSTICK = replace(VERSA, name="butterstick")
+BUTTERSTICK_8G = replace(ECPIX5, name="butterstick-8g")
+
+#: Radiona ULX3S with an LFE5U-85F; the part runs at 120 MHz. 60 MHz is the highest clock below the part's that 3 Mbaud
+#: divide and its PLL makes. The part's clock is half of one late: commands have 4.2 ns before its edge and after.
 ULX3S = DramBoard(
     name="ulx3s-85f",
     part=AS4C32M16SB_7,
     phy="HalfRateGENSDRPHY",
     cl=3,
     cwl=0,
-    clock_hz=62_500_000,
+    clock_hz=60_000_000,
 )
 
-BOARDS = {board.name: board for board in (ECPIX5, ULX3S, ORANGECRAB, VERSA, VERSA_5G)}
+BOARDS = {
+    board.name: board
+    for board in (ECPIX5, ULX3S, ORANGECRAB, VERSA, VERSA_5G, BUTTERSTICK, BUTTERSTICK_8G)
+}

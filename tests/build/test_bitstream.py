@@ -109,6 +109,8 @@ def test_two_folders_give_the_same_bytes_and_a_manifest_that_says_how(elsewhere)
     (clock,) = manifest.timing["clocks"]
     assert abs(clock["wanted_mhz"] - 90) < 0.01
     assert manifest.area["EHXPLLL"]["used"] == 1
+    assert set(manifest.units) <= {"link", "between"}  # it has no core
+    assert manifest.units["between"]["ff"] == manifest.area["TRELLIS_FF"]["used"]
     assert manifest.sources == board_sources(blinky(), manifest.tools)
     assert manifest.sources != board_sources(blinky(), {**manifest.tools, "yosys": "another"})
 
@@ -124,12 +126,10 @@ def test_two_folders_give_the_same_bytes_and_a_manifest_that_says_how(elsewhere)
     assert text.endswith("; try other seeds")
 
 
-def test_what_does_not_fit_is_too_large_by_so_much(elsewhere, monkeypatch: pytest.MonkeyPatch):
-    root = elsewhere("large")
+def test_what_does_not_fit_is_too_large_by_so_much():
     cells = {f"ram{k}": {"type": "DP16KD"} for k in range(60)}
-    (root / "netlist.json").write_text(json.dumps({"modules": {"board": {"cells": cells}}}))
     with pytest.raises(NomulError, match=r"^lfe5u-25f-blinky: needs 60 block RAMs, an LFE5U-25F has 56: 4 too many; "):
-        bitstream._check_fit(blinky(), root)
+        bitstream._check_fit(blinky(), cells)
 
 
 def report(tmp_path: Path, **changes: object) -> Path:
