@@ -52,6 +52,9 @@ class MemoryTop(wiring.Component):
         Places of all ports.
     verilog : str
         What must be synthesised with it.
+    related : tuple of (int, int)
+        Pairs of clocks, Hz, between which data go without more ado: the controller's and the PHY's of SDR. Those of DDR3
+        meet in the pads' own registers.
 
     Members
     -------
@@ -68,6 +71,8 @@ class MemoryTop(wiring.Component):
         self.clock_hz = board.memory.clock_hz
         self.controller: Controller = generate(board.memory, model=False)
         self.verilog = self.controller.verilog
+        sdr = board.memory.part.kind == "SDR"
+        self.related = ((self.clock_hz, board.memory.ratio * self.clock_hz),) if sdr else ()
         self.memory_pins = memory_pins(board)
         self.dram = BoardDram(
             controller=self.controller, pins={name: len(pins.sites) for name, pins in self.memory_pins.items()}

@@ -37,6 +37,8 @@ class BoardTop(wiring.Component):
         Places of all ports.
     verilog : str
         Nothing: all of it is here.
+    related : tuple
+        No pairs of clocks, Hz, between which data go without more ado.
 
     Members
     -------
@@ -55,6 +57,7 @@ class BoardTop(wiring.Component):
     def __init__(self, *, board: Board, top: Top, clock_hz: int):
         self.board = board
         self.verilog = ""
+        self.related: tuple[tuple[int, int], ...] = ()
         self.top = top
         self.clock_hz = clock_hz
         self.stream = byte_stream(board, clock_hz)

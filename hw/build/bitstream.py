@@ -168,7 +168,7 @@ def build(
     for number, seed in enumerate(seeds):
         stage = f"placing and routing, seed {seed}" + (f" ({number + 1} of {len(seeds)})" if len(seeds) > 1 else "")
         routed = _route(chip, folder, pins, seed, tools, partial(seen, stage))
-        report = read_report(routed / "report.json")
+        report = read_report(routed / "report.json", chip.top.related)
         if best is None or report.worst.slack_ns > best[0]:
             best = report.worst.slack_ns, seed, report
         if report.met:

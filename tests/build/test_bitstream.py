@@ -168,6 +168,28 @@ def test_a_report_in_words(tmp_path: Path):
     assert found.area == {"DP16KD": (3, 56)}
 
 
+def test_paths_between_related_clocks_are_judged(tmp_path: Path):
+    """By the faster one's period; others are not, whatever they take."""
+    path = [
+        {"type": "clk-to-q", "delay": 0.5, "from": {"cell": "a.x_TRELLIS_FF_Q"}, "to": {}},
+        {"type": "routing", "delay": 4.5, "from": {}, "to": {"cell": "b.y_TRELLIS_FF_Q"}},
+    ]
+    made = report(
+        tmp_path,
+        fmax={name: {"achieved": 200.0, "constraint": mhz} for name, mhz in (("one", 60.0), ("two", 120.0))}
+        | {"other": {"achieved": 300.0, "constraint": 250.0}},
+        critical_paths=[
+            {"from": f"posedge {begin}", "to": f"posedge {end}", "path": path}
+            for begin, end in (("one", "two"), ("two", "other"), ("<async>", "two"))
+        ],
+    )
+    assert read_report(made).worst.name == "other"
+    found = read_report(made, [(60_000_000, 120_000_000)])
+    assert [clock.name for clock in found.clocks] == ["other", "two", "one to two", "one"]
+    assert found.clocks[2].slack_ns == pytest.approx(1e3 / 120 - 5.0)
+    assert str(found.clocks[2].path).startswith("from a (x) to b (y): 5.00 ns")
+
+
 def test_a_report_without_a_clock(tmp_path: Path):
     with pytest.raises(NomulError, match=r"^nextpnr: found no clock"):
         read_report(report(tmp_path, fmax={}))
