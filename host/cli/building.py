@@ -84,7 +84,9 @@ def shown_progress(name: str, *, quiet: bool) -> Iterator[Seen]:
 def _show(built: Built) -> None:
     console = Console(highlight=False)
     manifest, report = built.manifest, built.report
-    area = Table("unit", "LUT4", "flip-flops", "block RAMs", "multipliers", box=None, header_style="bold", pad_edge=False)
+    area = Table(
+        "unit", "LUT4", "flip-flops", "block RAMs", "multipliers", box=None, header_style="bold", pad_edge=False
+    )
     for name, row in manifest.units.items():
         area.add_row(name, *(f"{row[kind]:,}" for kind in ("comb", "ff", "bram", "multipliers")))
     console.print(area)

@@ -89,7 +89,8 @@ class LightMatrix(wiring.Component):
         m.d.sync += [count.eq(count + 1), dark.eq(count == (1 << _SLOT_BITS) - 1)]
         with m.If(dark):
             m.d.sync += colour.eq(colour.rotate_left(1))
-        shown = ((self.error, self.matrix.error), (self.ready, self.matrix.ready), (self.heartbeat, self.matrix.heartbeat))
+        matrix = self.matrix
+        shown = (self.error, matrix.error), (self.ready, matrix.ready), (self.heartbeat, matrix.heartbeat)
         m.d.sync += Cat(self.led_r, self.led_g, self.led_b).eq(colour & ~dark.replicate(3))
         m.d.sync += self.leds.eq(0)
         for bit, (level, led) in zip(colour, shown, strict=True):

@@ -53,16 +53,16 @@ class MemoryTop(wiring.Component):
     verilog : str
         What must be synthesised with it.
     related : tuple of (int, int)
-        Pairs of clocks, Hz, between which data go without more ado: the controller's and the PHY's of SDR. Those of DDR3
-        meet in the pads' own registers.
+        Pairs of clocks, Hz, between which data go without more ado: the controller's and the PHY's of SDR. Those of
+        DDR3 meet in the pads' own registers.
 
     Members
     -------
     clk, reset, rx_pin, tx_pin, heartbeat, ready, error
         As of :class:`~.top.BoardTop`; ``ready`` when the host has brought the memory up.
 
-    The memory's pins are ports too, ``ddram_dq`` and ``ddram_dqs_p`` (of SDR ``sdram_dq``) both ways; and those that stand
-    still.
+    The memory's pins are ports too, ``ddram_dq`` and ``ddram_dqs_p`` (of SDR ``sdram_dq``) both ways; and those that
+    stand still.
     """
 
     def __init__(self, *, board: Board, config: StreamedConfig):

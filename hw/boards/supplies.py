@@ -14,7 +14,7 @@ __all__ = ["Supplies", "density"]
 _BITS = 16  # of a density
 _REFERENCE_V = 0.6  # at which each regulator holds its feedback node
 _PIN_V = 3.3
-_INTO, _FEEDBACK, _TO_GROUND = 68_000, 53_600, 13_000  # ohms from the filtered pulses, the output and ground to the node
+_INTO, _FEEDBACK, _TO_GROUND = 68_000, 53_600, 13_000  # ohms from filtered pulses, output and ground to the node
 _FILTER_S = 68_000 * 0.1e-6  # time constant of the pulses' filter
 _START_S = 0.001  # of the regulators
 

@@ -14,13 +14,14 @@ from amaranth.lib import fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from nomul.model.errors import NomulError
+from nomul.model.manifest import USB_IDS
 from nomul.model.protocol import SLIP_END
 
 from .board import Board, Pins, UsbLink
 
 __all__ = ["FrameEnds", "LunaDevice", "UsbStream", "across"]
 
-_VENDOR, _PRODUCT = 0x1209, 0x0001  #: pid.codes: "test PID"; replace it in what you sell
+_VENDOR, _PRODUCT = (int(part, 16) for part in USB_IDS.split(":"))
 _PACKET = 64  # of bulk endpoints at full speed
 _DEPTH = 16  # of the FIFOs between the clocks
 

@@ -48,7 +48,7 @@ class CriticalPath:
 
 @dataclass(frozen=True, kw_only=True)
 class Clock:
-    """A clock of a routed design, or the way from one clock to another of the same PLL: what was wanted, what it reaches."""
+    """A clock of a routed design, or the way from one to another of its PLL: what was wanted, what it reaches."""
 
     name: str
     wanted_mhz: float
@@ -122,9 +122,8 @@ def _crossings(data: Any, related: Sequence[tuple[int, int]]) -> list[Clock]:
         if not all(end in wanted for end in ends) or {round(wanted[end], 1) for end in ends} not in pairs:
             continue
         path = _path(one["path"])
-        found.append(Clock(
-            name=" to ".join(ends), wanted_mhz=max(wanted[end] for end in ends), routed_mhz=1e3 / path.delay_ns, path=path,
-        ))  # fmt: skip
+        fastest = max(wanted[end] for end in ends)
+        found.append(Clock(name=" to ".join(ends), wanted_mhz=fastest, routed_mhz=1e3 / path.delay_ns, path=path))
     return found
 
 

@@ -38,7 +38,6 @@ from migen import (
     log2_int,
 )
 from migen.fhdl.structure import _Assign
-from migen.genlib.resetsync import AsyncResetSynchronizer
 
 from .ordered import OrderedCore
 from .refresh import GroupRefresher
@@ -394,7 +393,8 @@ def _check_clocks(pll, board):
     for div, (_, wanted, *_) in zip(divs.values(), pll.clkouts.values(), strict=False):
         ours = wanted in (board["clock_hz"], 2 * board["clock_hz"])  # not that of the PHY's start
         if ours and abs(vco / div - wanted) > 1:
-            raise SystemExit(f"PLL: {board['input_hz'] / 1e6:g} MHz gives {vco / div / 1e6:.6g} MHz, not {wanted / 1e6:g}")
+            given, asked = (f"{hz / 1e6:.6g}" for hz in (vco / div, wanted))
+            raise SystemExit(f"PLL: {board['input_hz'] / 1e6:g} MHz gives {given} MHz, not {asked} MHz")
 
 
 def _sdr_sequence(cl, refresh):

@@ -16,8 +16,8 @@ PINS = BankSupplies(resource="vccio_ctrl", volts=(1.8, 1.2, 3.3))
 
 
 def output(share: float) -> float:
-    """What a regulator gives that holds its node at 0.6 V: 68 kΩ from the filtered pulses, 53.6 kΩ from its output, 13 kΩ
-    to ground."""
+    """What a regulator gives that holds its node at 0.6 V: 68 kΩ from the filtered pulses, 53.6 kΩ from its output,
+    13 kΩ to ground."""
     return 0.6 + 53_600 * (0.6 / 13_000 - (3.3 * share - 0.6) / 68_000)
 
 
@@ -38,7 +38,8 @@ def test_pulses_are_as_dense_as_they_should_be_and_regulators_wait():
     seen: list[tuple[int, int, int]] = []
 
     async def watch(ctx) -> None:
-        async for _, _, pulses, on, good in ctx.tick().sample(supplies.supply_pulses, supplies.supply_on, supplies.good):
+        outputs = supplies.supply_pulses, supplies.supply_on, supplies.good
+        async for _, _, pulses, on, good in ctx.tick().sample(*outputs):
             seen.append((pulses, on, good))
             if len(seen) == 12_000:
                 return

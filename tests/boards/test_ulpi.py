@@ -40,8 +40,8 @@ def test_the_top_becomes_verilog():
         assert re.search(rf"^  input {name};$", board, re.M)
     assert top.pll.outputs_hz == (90_000_000, 60_000_000)
     assert set(top.ports) == {
-        "clk", "ulpi_clk", "ulpi_data", "ulpi_dir", "ulpi_nxt", "ulpi_rst", "ulpi_stp", "leds", "led_r", "led_g", "led_b",
-        "supply_pulses", "supply_on",
+        "clk", "ulpi_clk", "ulpi_data", "ulpi_dir", "ulpi_nxt", "ulpi_rst", "ulpi_stp", "leds", "led_r", "led_g",
+        "led_b", "supply_pulses", "supply_on",
     }  # fmt: skip
     assert set(re.findall(r'LOCATE COMP "(\w+)', top.constraints())) == {*top.ports}
     # The transceiver's reset is low active, and the domain's.

@@ -20,7 +20,6 @@ from nomul.host.power.modelled import ModelledMeter
 from nomul.hw.build.synth import Synthesis
 from nomul.hw.build.units import unit_areas, unit_of
 from nomul.hw.dram.boards import ECPIX5
-from nomul.model.errors import NomulError
 from nomul.model.fold import fold
 from nomul.model.geometry import Geometry
 from nomul.model.memory_map import STATE_BYTES
