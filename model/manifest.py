@@ -12,9 +12,12 @@ from typing import Any
 from .errors import NomulError
 from .files import atomic, os_errors, parse_json
 
-__all__ = ["IDCODES", "Manifest", "read_manifest"]
+__all__ = ["IDCODES", "USB_IDS", "Manifest", "read_manifest"]
 
 FORMAT = 1
+
+#: ``vendor:product`` of a chip that is a USB device itself: pid.codes' test ids, to be replaced in what is sold.
+USB_IDS = "1209:0001"
 
 #: What a chip says of itself over JTAG (Lattice, FPGA-TN-02039, table "ECP5 device IDs").
 IDCODES = {
@@ -61,6 +64,9 @@ class Manifest:
         ``worst_slack_ns``.
     area : dict
         Cells used and available.
+    units : dict
+        Cells before packing by unit of the core and of what is around it: ``comb`` (LUT4s), ``ff``, ``bram``,
+        ``multipliers``. Empty in manifests of before.
     seed : int
         Of placement.
     tools : dict
@@ -93,6 +99,7 @@ class Manifest:
     tools: dict[str, str]
     command: str
     format: int = field(default=FORMAT)
+    units: dict[str, Any] = field(default_factory=dict)
 
     @property
     def part(self) -> str:
@@ -145,6 +152,7 @@ def read_manifest(path: Path) -> Manifest:
         raise NomulError(
             f"{path}: format is {found.get('format')!r}, expected {FORMAT}: it is of another version of nomul"
         )
+    found.setdefault("units", {})
     names = {one.name for one in fields(Manifest)}
     for name in sorted(names ^ found.keys()):
         raise NomulError(f"{path}: field {name} is {'missing' if name in names else 'unknown'}")

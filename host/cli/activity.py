@@ -17,6 +17,7 @@ from nomul.host.bench.traffic import step_traffic
 from nomul.host.driver import Board
 from nomul.host.transport import SerialTransport
 from nomul.hw.build.design import design_hash, design_verilog
+from nomul.hw.build.units import unit_of
 from nomul.hw.dram.boards import BOARDS, DramBoard
 from nomul.model.core_config import CoreConfig
 from nomul.model.errors import NomulError
@@ -30,7 +31,7 @@ from nomul.sim.streamed import StreamedSimulation
 from nomul.sim.toggles import Toggles, count_toggles, kinds_of
 
 from .common import compile_for, load_any, print_json
-from .report_figures import unit_of, users
+from .report_figures import users
 
 __all__ = ["activity", "main", "memory_activity", "scope_unit", "streamed_activity"]
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from nomul.hw.build.synth import PART, SPEED, synthesise
 from nomul.hw.build.tools import versions
-from nomul.hw.dram.boards import ECPIX5, ULX3S, DramBoard
+from nomul.hw.dram.boards import BUTTERSTICK, ECPIX5, ORANGECRAB, ULX3S, VERSA, DramBoard
 from nomul.hw.streamed import StreamedCore
 from nomul.model.checkpoint import read_checkpoint
 from nomul.model.counters import EXPOSED
@@ -192,18 +192,19 @@ def bench_dram(sizes: Sequence[str]) -> dict[str, Any]:
     sdram = StreamedConfig.for_geometry(
         _ULX3S_SHAPE, word_bytes=ULX3S.word_bytes, memory_bytes=ULX3S.part.capacity
     )
-    return {
-        ECPIX5.name: _dram(ECPIX5, _lanes_config(1), shape, 2),
-        f"{ECPIX5.name}, 8 lanes": _dram(ECPIX5, _lanes_config(8), shape, 1),
-        ULX3S.name: _dram(ULX3S, sdram, _ULX3S_SHAPE, 2),
-    }
+    found = {ULX3S.name: _dram(ULX3S, sdram, _ULX3S_SHAPE, 2)}
+    for board in (ECPIX5, ORANGECRAB, VERSA):
+        found[board.name] = _dram(board, _lanes_config(1, board), shape, 2)
+    for board in (ECPIX5, ORANGECRAB, BUTTERSTICK):
+        found[f"{board.name}, 8 lanes"] = _dram(board, _lanes_config(8, board), shape, 1)
+    return found
 
 
-def _lanes_config(lanes: int, **more: Any) -> StreamedConfig:
-    """A core for the 370M shape on an ECPIX-5: states in memory where several do not fit the chip."""
+def _lanes_config(lanes: int, board: DramBoard = ECPIX5, **more: Any) -> StreamedConfig:
+    """A core for the 370M shape on a board with DDR3: states in memory where several do not fit the chip."""
     return StreamedConfig.for_geometry(
-        PUBLISHED["370M"], lanes=lanes, word_bytes=ECPIX5.word_bytes,
-        memory_bytes=ECPIX5.part.capacity, state="chip" if lanes == 1 else "memory",
+        PUBLISHED["370M"], lanes=lanes, word_bytes=board.word_bytes,
+        memory_bytes=board.part.capacity, state="chip" if lanes == 1 else "memory",
         slots=1 if lanes == 1 else 2 * lanes, **more,
     )  # fmt: skip
 

@@ -19,7 +19,7 @@ from nomul.host.transport import open_transport
 from nomul.model.core_config import CoreConfig
 from nomul.model.dram_control import DramControl
 from nomul.model.errors import NomulError
-from nomul.model.manifest import Manifest
+from nomul.model.manifest import USB_IDS, Manifest
 from nomul.model.program import Image
 from nomul.model.protocol import Region
 from nomul.model.streamed_config import StreamedConfig
@@ -74,16 +74,24 @@ def _cable(manifest: Manifest) -> str:
     return f"{first.ids} {first.product}".strip()
 
 
+def _with_rate(port: str, manifest: Manifest) -> str:
+    """A serial port at the rate of the board's bridge; a chip that is a USB device itself has none."""
+    return f"{port}@{manifest.link['baud']}" if manifest.link["kind"] == "uart" else port
+
+
 def _port(manifest: Manifest) -> str:
-    """The one serial port of the board's cable."""
+    """The one serial port of the board's cable, or of the chip where it is a USB device itself."""
+    ids = manifest.cables if manifest.link["kind"] == "uart" else [USB_IDS]
     ports = sorted(
         port.device for port in list_ports.comports()
-        if port.vid is not None and f"{port.vid:04x}:{port.pid:04x}" in manifest.cables
+        if port.vid is not None and f"{port.vid:04x}:{port.pid:04x}" in ids
     )  # fmt: skip
     if len(ports) == 1:
-        return f"{ports[0]}@{manifest.link['baud']}"
+        return _with_rate(ports[0], manifest)
     if not ports:
-        raise NomulError("no serial port of its cable; plug the board in, or name its port with --port")
+        raise NomulError(
+            f"no serial port {' or '.join(ids)}; plug the board in, or name its port with --port"
+        )
     # Of a bridge with two channels the first is JTAG.
     raise NomulError(f"{len(ports)} serial ports: {', '.join(ports)}; name the board's with --port")
 
@@ -207,12 +215,13 @@ def check_board(name: str, configuration: str, port: str | None, model: str | No
     )
     run("openFPGALoader", lambda: Loader(manifest.loader, manifest.cables).version())
     if port is None:
-        run("cable", lambda: _cable(manifest))
+        if manifest.link["kind"] == "uart":  # else the cable is a loader's, and the chip's USB may be all there is
+            run("cable", lambda: _cable(manifest))
         if not run("port", lambda: _port(manifest)):
             return results
         port = results[-1]["found"]
     elif "://" not in port and "@" not in port:
-        port = f"{port}@{manifest.link['baud']}"
+        port = _with_rate(port, manifest)
     boards: list[Board] = []
     chosen = port
 

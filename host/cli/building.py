@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from nomul.hw.boards.configurations import (
     CONFIGURATIONS,
@@ -83,14 +84,21 @@ def shown_progress(name: str, *, quiet: bool) -> Iterator[Seen]:
 def _show(built: Built) -> None:
     console = Console(highlight=False)
     manifest, report = built.manifest, built.report
+    area = Table(
+        "unit", "LUT4", "flip-flops", "block RAMs", "multipliers", box=None, header_style="bold", pad_edge=False
+    )
+    for name, row in manifest.units.items():
+        area.add_row(name, *(f"{row[kind]:,}" for kind in ("comb", "ff", "bram", "multipliers")))
+    console.print(area)
+    console.print("their cells, before packing\n")
     console.print(f"{built.folder / manifest.file} ({manifest.size:,} bytes)", markup=False, soft_wrap=True)
     worst = report.worst
-    area = manifest.area
+    cells = manifest.area
     counts = ", ".join(
-        f"{area[kind]['used']:,} of {area[kind]['available']:,} {word}"
+        f"{cells[kind]['used']:,} of {cells[kind]['available']:,} {word}"
         for kind, word in (("TRELLIS_COMB", "LUT4"), ("TRELLIS_FF", "flip-flops"), ("DP16KD", "block RAMs"),
                            ("MULT18X18D", "multipliers"))
-        if kind in area
+        if kind in cells
     )  # fmt: skip
     console.print(
         f"routed with seed {manifest.seed}: {worst.routed_mhz:.1f} MHz of {worst.wanted_mhz:.1f} MHz wanted, "

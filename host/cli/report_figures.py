@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -11,8 +11,9 @@ from nomul.hw.boards.memory import MemoryTop
 from nomul.hw.boards.registry import find_board
 from nomul.hw.build.design import design
 from nomul.hw.build.synth import Synthesis, synthesise, synthesise_board
+from nomul.hw.build.units import unit_areas
 from nomul.hw.core import Core
-from nomul.hw.dram.boards import ECPIX5, DramBoard
+from nomul.hw.dram.boards import DramBoard
 from nomul.hw.streamed import StreamedCore
 from nomul.model.core_config import CoreConfig
 from nomul.model.counters import EXPOSED, Counter
@@ -26,13 +27,12 @@ from nomul.sim.streamed import Lane, StreamedSimulation, TokenResult
 
 from .board import counters, open_board
 
-__all__ = ["figures", "report", "streamed_report", "unit_of", "users"]
+__all__ = ["figures", "report", "streamed_report", "users"]
 
 _FREQUENCY = 120  # MHz that placement of a whole core aims at
 _LIMIT_S = 4 * 3600
 _TOKENS = 16  # simulated for the cycles of a core on the chip
 _STEPS = 3  # of a streamed core: the first is fresh
-_CONTROLLER = "dram"  # the controller's instance, in the adaptor between core and memory or beside the core
 
 
 def figures(result: Synthesis) -> dict[str, Any]:
@@ -45,45 +45,6 @@ def figures(result: Synthesis) -> dict[str, Any]:
         "fmax_mhz": result.fmax_median_mhz if result.fmax_mhz else None,
         "fmax_by_seed_mhz": list(result.fmax_mhz),
     }
-
-
-def unit_of(path: Sequence[str], names: Iterable[str]) -> str:
-    """Unit of a core that an instance of a chip is of.
-
-    Parameters
-    ----------
-    path : sequence of str
-        Names of the instances around it, below ``top``.
-    names : iterable of str
-        The core's units.
-
-    Returns
-    -------
-    str
-        One of the names, ``link``, ``controller`` (of the memory), or ``between`` for what belongs to none.
-    """
-    inside = list(path)
-    while inside[:1] == ["core"]:  # a core within a core: the inner one has a memory adaptor beside it
-        del inside[0]
-    head = inside[0] if inside else ""
-    if inside[:2] == ["adaptor", _CONTROLLER]:
-        return "controller"
-    if len(inside) < len(path):
-        return head if head in set(names) else "between"
-    return {"link": "link", _CONTROLLER: "controller"}.get(head, "between")
-
-
-def _units(top: Synthesis, names: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Area of a core's units, and of what is around them."""
-    found: dict[str, dict[str, int]] = {}
-    for owner, counts in top.parts.items():
-        path = owner.split(".")
-        key = unit_of(path[1:] if path[0] == "top" else path, names)
-        sums = found.setdefault(key, dict.fromkeys(counts, 0))
-        for kind, count in counts.items():
-            sums[kind] += count
-    around = ("link", "controller", "between")
-    return {name: found[name] for name in [*names, *around] if name in found}
 
 
 def _token(image: Image, cycles: int, found: Mapping[str, int]) -> dict[str, Any]:
@@ -135,7 +96,7 @@ def report(image: Image, config: CoreConfig, seeds: tuple[int, ...]) -> dict[str
         "engine": {"kind": config.engine, "trits_per_cycle": TRITS_PER_BYTE * config.bytes_per_beat,
                    **figures(engine)},
         "core": found,
-        "units": _units(top, list(core.units)),
+        "units": unit_areas(top.parts, list(core.units)),
         "token": token,
         "tokens_per_second": rate,
         **_synthesis_of(top),
@@ -181,10 +142,8 @@ def streamed_report(
     Raises
     ------
     NomulError
-        If that board's chip is not known, or a tool fails.
+        If a tool fails.
     """
-    if dram is not None and dram != ECPIX5:
-        raise NomulError(f"report: core and controller are joined on {ECPIX5.name} only, not on {dram.name}")
     token, last = _streamed_token(image, config, dram)
     core = StreamedCore(config=config)
     if dram is None:
@@ -201,7 +160,7 @@ def streamed_report(
         "how": _how(bool(seeds), where),
         "configuration": asdict(config),
         "core": found,
-        "units": _units(top, list(core.units)),
+        "units": unit_areas(top.parts, list(core.units)),
         "token": token,
         "tokens_per_second": rate,
         "tokens_per_second_summed": rate and round(config.lanes * rate, 3),

@@ -14,7 +14,9 @@ from typing import Any
 
 from nomul.hw.dram.boards import DramBoard
 
-__all__ = ["NEXTPNR_DEVICES", "Bare", "Board", "Led", "Pins", "UartLink", "UlpiLink", "UsbLink"]
+__all__ = [
+    "NEXTPNR_DEVICES", "BankSupplies", "Bare", "Board", "Led", "LedMatrix", "Pins", "UartLink", "UlpiLink", "UsbLink",
+]  # fmt: skip
 
 #: By which nextpnr knows a device.
 NEXTPNR_DEVICES = {
@@ -58,6 +60,40 @@ class Led:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LedMatrix:
+    """LEDs of three colours whose anodes are driven each, and whose cathodes are driven by colour.
+
+    Attributes
+    ----------
+    resource : str
+        With subsignals ``leds``, ``r``, ``g`` and ``b``, all active when high.
+    heartbeat, ready, error : int
+        Which LED is that, in blue, green and red.
+    """
+
+    resource: str
+    heartbeat: int = 0
+    ready: int = 1
+    error: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class BankSupplies:
+    """Supplies of I/O banks that the chip has to set before it uses them: :class:`~.supplies.Supplies`.
+
+    Attributes
+    ----------
+    resource : str
+        With subsignals ``pdm`` and ``en``.
+    volts : tuple of float
+        For each pin of ``pdm``.
+    """
+
+    resource: str
+    volts: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class UartLink:
     """A USB bridge with a serial port.
 
@@ -81,9 +117,17 @@ class UsbLink:
 
 @dataclass(frozen=True, kw_only=True)
 class UlpiLink:
-    """High-speed USB through a ULPI transceiver."""
+    """High-speed USB through a ULPI transceiver.
+
+    Attributes
+    ----------
+    resource : str
+    attributes : mapping
+        Of its pads, over those of the platform class.
+    """
 
     resource: str = "usb"
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,12 +157,22 @@ class Board:
         For the command line; for people.
     platform : str or Bare
         The platform class, as ``module:class``; or a chip without a board.
+    options : mapping
+        For the platform class.
     link : UartLink, UsbLink or UlpiLink
     clock_hz : int
         Of a core whose model is on the chip.
     heartbeat, ready, error : Led, optional
+    matrix : LedMatrix, optional
+        In place of those LEDs.
+    supplies : BankSupplies, optional
+        Of the link.
     memory : DramBoard, optional
         External memory, if there is a controller for it.
+    memory_pins : mapping of Pins
+        Pins of the memory by the controller's names, where the platform class has others or none.
+    tied : mapping of (Pins, int)
+        Outputs that a top with a memory holds at 0 or 1.
     loader : tuple of str
         By which openFPGALoader knows board or cable.
     cables : tuple of str
@@ -132,10 +186,15 @@ class Board:
     platform: str | Bare
     link: UartLink | UsbLink | UlpiLink
     clock_hz: int
+    options: Mapping[str, str] = field(default_factory=dict)
     heartbeat: Led | None = None
     ready: Led | None = None
     error: Led | None = None
+    matrix: LedMatrix | None = None
+    supplies: BankSupplies | None = None
     memory: DramBoard | None = None
+    memory_pins: Mapping[str, Pins] = field(default_factory=dict)
+    tied: Mapping[str, tuple[Pins, int]] = field(default_factory=dict)
     loader: tuple[str, ...] = ()
     cables: tuple[str, ...] = ()
     packing: tuple[str, ...] = ("--compress",)
@@ -145,7 +204,7 @@ class Board:
         if isinstance(self.platform, Bare):
             return self.platform
         module, name = self.platform.split(":")
-        return getattr(importlib.import_module(module), name)()
+        return getattr(importlib.import_module(module), name)(**self.options)
 
     @property
     def device(self) -> str:

@@ -17,7 +17,7 @@ from nomul.model.protocol import REGIONS, Identity
 from nomul.model.streamed_config import StreamedConfig
 
 from .alone import NoCore
-from .board import Board, UlpiLink
+from .board import Board
 from .memory import MemoryTop
 from .top import BoardTop
 
@@ -49,8 +49,8 @@ CONFIGURATIONS = {
     one.name: one
     for one in (
         Configuration(name="onchip", what="the model on the chip, one lane", onchip=True),
-        Configuration(name="lanes1", what="the model in DDR3, one lane", lanes=1),
-        Configuration(name="lanes8", what="the model in DDR3, eight lanes", lanes=8),
+        Configuration(name="lanes1", what="the model in external memory, one lane", lanes=1),
+        Configuration(name="lanes8", what="the model in external memory, eight lanes", lanes=8),
         Configuration(name="link", what="link, clock and lights without a core, to try a board"),
     )
 }
@@ -66,16 +66,11 @@ def find_configuration(name: str, board: Board) -> Configuration:
     """
     if name not in CONFIGURATIONS:
         raise NomulError(f"{board.name}: no configuration is called {name!r}; {nearest(name, CONFIGURATIONS)}")
-    if isinstance(board.link, UlpiLink):
-        raise NomulError(
-            f"{board.name}: its USB goes through a ULPI transceiver, for which there is no top yet; "
-            f"docs/boards/{board.name}.md says what is missing"
-        )
     chosen = CONFIGURATIONS[name]
-    if chosen.lanes and (board.memory is None or board.memory.part.kind != "DDR3"):
+    if chosen.lanes and board.memory is None:
         raise NomulError(
-            f"{board.name}: configuration {name} wants DDR3 for which there is a controller; this board has onchip "
-            f"and link"
+            f"{board.name}: configuration {name} wants external memory for which there is a controller; this board "
+            f"has onchip and link"
         )
     return chosen
 

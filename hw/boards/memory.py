@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All of a chip whose model lies in DDR3 beside it: the controller makes the clock, the host brings the memory up."""
+"""All of a chip whose model lies in memory beside it: the controller makes the clock, the host brings the memory up."""
 
 from __future__ import annotations
 
 from amaranth.hdl import ClockDomain, Module
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out, connect
+from amaranth.lib.wiring import Out, connect
 
 from nomul.hw.boundary import expose
 from nomul.hw.build.design import identity
@@ -18,37 +18,25 @@ from nomul.hw.streamed.joined import Joined
 from nomul.hw.top import Top
 from nomul.model.streamed_config import StreamedConfig
 
-from .board import Board, Pins
+from .board import Board
 from .constraints import lpf
 from .lights import Lights
-from .serial import SerialStream
-from .surroundings import INPUTS, button, places, show
+from .memory_pins import memory_pins, tied_pins
+from .pll import Clocks, plan
+from .surroundings import button, byte_stream, members, places, show, supply
 
-__all__ = ["MemoryTop", "memory_pins"]
-
-#: Parts of the resource ``ddr3`` by the names of the controller's pins. Not all boards have all.
-_PARTS = {
-    "a": "a", "ba": "ba", "cas_n": "cas", "cke": "clk_en", "clk_p": "clk", "cs_n": "cs", "dm": "dm", "dq": "dq",
-    "dqs_p": "dqs", "odt": "odt", "ras_n": "ras", "reset_n": "rst", "we_n": "we",
-}  # fmt: skip
-
-
-def memory_pins(board: Board) -> dict[str, Pins]:
-    """Where the controller's pins are on a board, those that it has."""
-    return {
-        f"ddram_{name}": board.pins("ddr3", part)
-        for name, part in _PARTS.items()
-        if board.has("ddr3", part)
-    }
+__all__ = ["MemoryTop"]
 
 
 class MemoryTop(wiring.Component):
     """A streamed core, its memory's controller and PHY, link and lights, all on the controller's clock.
 
+    Clocks of the link's own are another PLL's.
+
     Parameters
     ----------
     board : Board
-        With a memory and a USB bridge.
+        With a memory.
     config : StreamedConfig
         For that memory.
 
@@ -57,18 +45,24 @@ class MemoryTop(wiring.Component):
     clock_hz : int
         The controller's.
     controller : Controller
-    stream : SerialStream
+    pll : PllPlan or None
+        Of the link's own clocks.
+    stream : ByteStream
     ports : dict
         Places of all ports.
     verilog : str
         What must be synthesised with it.
+    related : tuple of (int, int)
+        Pairs of clocks, Hz, between which data go without more ado: the controller's and the PHY's of SDR. Those of
+        DDR3 meet in the pads' own registers.
 
     Members
     -------
     clk, reset, rx_pin, tx_pin, heartbeat, ready, error
         As of :class:`~.top.BoardTop`; ``ready`` when the host has brought the memory up.
 
-    The memory's pins are ports too, ``ddram_dq`` and ``ddram_dqs_p`` both ways.
+    The memory's pins are ports too, ``ddram_dq`` and ``ddram_dqs_p`` (of SDR ``sdram_dq``) both ways; and those that
+    stand still.
     """
 
     def __init__(self, *, board: Board, config: StreamedConfig):
@@ -77,20 +71,25 @@ class MemoryTop(wiring.Component):
         self.clock_hz = board.memory.clock_hz
         self.controller: Controller = generate(board.memory, model=False)
         self.verilog = self.controller.verilog
+        sdr = board.memory.part.kind == "SDR"
+        self.related = ((self.clock_hz, board.memory.ratio * self.clock_hz),) if sdr else ()
         self.memory_pins = memory_pins(board)
         self.dram = BoardDram(
             controller=self.controller, pins={name: len(pins.sites) for name, pins in self.memory_pins.items()}
         )
         self.core = Controlled(core=Joined(core=StreamedCore(config=config), adaptor=self.dram))
         self.top = Top(core=self.core, link=Link(identity=identity(config, self.clock_hz, hosted=True)))
-        self.stream = SerialStream(board=board, clock_hz=self.clock_hz)
-        self.ports = {**places(board, self.stream), **self.memory_pins}
-        outputs = {name: self.dram.signature.members[name] for name in self.memory_pins if name not in self.dram.pads}
+        self.stream = byte_stream(board, self.clock_hz)
+        self.domains = self.stream.domains
+        self.pll = plan(board.input_hz, [*self.domains.values()]) if self.domains else None
+        self.tied = tied_pins(board)
+        around = places(board, self.stream)
+        self.ports = {**around, **self.memory_pins, **{name: pins for name, (pins, _) in self.tied.items()}}
         super().__init__({
-            **{name: In(1) if name in INPUTS else Out(1)
-               for name in self.ports if name not in self.memory_pins},
-            **outputs,
-        })  # fmt: skip
+            **members(around, self.stream),
+            **{name: Out(len(pins.sites)) for name, (pins, _) in self.tied.items()},
+            **{name: self.dram.signature.members[name] for name in self.memory_pins if name not in self.dram.pads},
+        })
 
     def constraints(self) -> str:
         """Pins and the oscillator's clock, as LPF."""
@@ -99,6 +98,12 @@ class MemoryTop(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.domains.sync = ClockDomain()
+        if self.pll is not None:
+            for name in self.domains:
+                m.domains += ClockDomain(name)
+            m.submodules.clocks = clocks = Clocks(pll=self.pll, domains=[*self.domains])
+            hold = supply(m, self, self.board, self.clock_hz)
+            m.d.comb += [clocks.clk.eq(self.clk), clocks.reset.eq(button(self, self.ports) | hold)]
         m.submodules.stream = self.stream
         m.submodules.lights = lights = Lights(clock_hz=self.clock_hz)
         m.submodules.top = top = self.top
@@ -110,7 +115,9 @@ class MemoryTop(wiring.Component):
             lights.memory_ready.eq(top.memory_ready),
             lights.failed.eq(top.failed),
         ]
+        for name, (pins, level) in self.tied.items():
+            m.d.comb += getattr(self, name).eq(level * ((1 << len(pins.sites)) - 1))
         expose(m, self.stream, self, self.stream.pins())
         expose(m, top, self, [name for name in self.memory_pins if name not in self.dram.pads])
-        show(m, lights, self, self.ports)
+        show(m, lights, self, self.board, self.ports)
         return m

@@ -5,18 +5,16 @@ from __future__ import annotations
 
 from amaranth.hdl import ClockDomain, Module
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out, connect
+from amaranth.lib.wiring import connect
 
 from nomul.hw.boundary import expose
 from nomul.hw.top import Top
 
-from .board import Board, UartLink
+from .board import Board
 from .constraints import lpf
 from .lights import Lights
 from .pll import Clocks, plan
-from .serial import SerialStream
-from .surroundings import INPUTS, button, places, show
-from .usb import UsbStream
+from .surroundings import button, byte_stream, members, places, show, supply
 
 __all__ = ["BoardTop"]
 
@@ -34,11 +32,13 @@ class BoardTop(wiring.Component):
     Attributes
     ----------
     pll : PllPlan
-    stream : SerialStream or UsbStream
+    stream : ByteStream
     ports : dict
         Places of all ports.
     verilog : str
         Nothing: all of it is here.
+    related : tuple
+        No pairs of clocks, Hz, between which data go without more ado.
 
     Members
     -------
@@ -47,26 +47,24 @@ class BoardTop(wiring.Component):
     reset : ``In(1)``
         A button, where the board has one.
     rx_pin, tx_pin : ``In(1)``, ``Out(1)``
-        The bridge. In their place ``usb_pullup : Out(1)``, and ``usb_d_p``, ``usb_d_n``, which go both ways.
+        The bridge. In their place the wires of a :class:`~.usb.UsbStream` or :class:`~.ulpi.UlpiStream`.
     heartbeat, ready, error : ``Out(1)``
-        LEDs, where the board has them.
+        LEDs, where the board has them; or ``leds``, ``led_r``, ``led_g``, ``led_b`` of a matrix.
+    supply_pulses, supply_on
+        Where the board wants them (:class:`~.supplies.Supplies`).
     """
 
     def __init__(self, *, board: Board, top: Top, clock_hz: int):
         self.board = board
         self.verilog = ""
+        self.related: tuple[tuple[int, int], ...] = ()
         self.top = top
         self.clock_hz = clock_hz
-        kind = SerialStream if isinstance(board.link, UartLink) else UsbStream
-        self.stream: SerialStream | UsbStream = kind(board=board, clock_hz=clock_hz)
+        self.stream = byte_stream(board, clock_hz)
         self.domains = {"sync": clock_hz, **self.stream.domains}
         self.pll = plan(board.input_hz, [*self.domains.values()])
         self.ports = places(board, self.stream)
-        super().__init__({
-            name: In(1) if name in INPUTS else Out(1)
-            for name in self.ports
-            if name not in self.stream.pads
-        })
+        super().__init__(members(self.ports, self.stream))
 
     def constraints(self) -> str:
         """Pins and the oscillator's clock, as LPF."""
@@ -85,9 +83,10 @@ class BoardTop(wiring.Component):
         m.d.comb += [
             clocks.clk.eq(self.clk),
             clocks.reset.eq(button(self, self.ports)),
+            clocks.hold.eq(supply(m, self, self.board, self.clock_hz)),
             lights.memory_ready.eq(1),
             lights.failed.eq(self.top.failed),
         ]
         expose(m, self.stream, self, self.stream.pins())
-        show(m, lights, self, self.ports)
+        show(m, lights, self, self.board, self.ports)
         return m

@@ -7,20 +7,22 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
+from typing import Any
 
 from amaranth.hdl import Elaboratable, Fragment, Instance, IOPort, Module, Signal
 from amaranth.lib import fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from nomul.model.errors import NomulError
+from nomul.model.manifest import USB_IDS
 from nomul.model.protocol import SLIP_END
 
 from .board import Board, Pins, UsbLink
 
-__all__ = ["FrameEnds", "UsbStream"]
+__all__ = ["FrameEnds", "LunaDevice", "UsbStream", "across"]
 
-_VENDOR, _PRODUCT = 0x1209, 0x0001  #: pid.codes: "test PID"; replace it in what you sell
-_PACKET = 64
+_VENDOR, _PRODUCT = (int(part, 16) for part in USB_IDS.split(":"))
+_PACKET = 64  # of bulk endpoints at full speed
 _DEPTH = 16  # of the FIFOs between the clocks
 
 
@@ -105,39 +107,50 @@ class UsbStream(wiring.Component):
             pad = IOPort(1, name=name)
             m.submodules[name] = Instance("BB", i_T=~wire.oe, i_I=wire.o, o_O=wire.i, io_B=pad)
             assert len(pins.sites) == 1
-        m.submodules.device = luna = _Luna(bus)
-        device = luna.device
-        m.d.comb += device.connect.eq(1)
-
-        # Between the clocks.
-        m.submodules.to_core = to_core = fifo.AsyncFIFO(width=8, depth=_DEPTH, w_domain="usb", r_domain="sync")
-        m.submodules.to_host = to_host = fifo.AsyncFIFO(width=9, depth=_DEPTH, w_domain="sync", r_domain="usb")
-        m.submodules.ends = ends = FrameEnds()
-        m.d.comb += [
-            to_core.w_data.eq(device.rx.payload),
-            to_core.w_en.eq(device.rx.valid),
-            device.rx.ready.eq(to_core.w_rdy),
-            self.rx.payload.eq(to_core.r_data),
-            self.rx.valid.eq(to_core.r_rdy),
-            to_core.r_en.eq(self.rx.ready),
-            ends.byte.eq(self.tx.payload),
-            ends.taken.eq(self.tx.valid & self.tx.ready),
-            to_host.w_data[:8].eq(self.tx.payload),
-            to_host.w_data[8].eq(ends.last),
-            to_host.w_en.eq(self.tx.valid),
-            self.tx.ready.eq(to_host.w_rdy),
-            device.tx.payload.eq(to_host.r_data[:8]),
-            device.tx.last.eq(to_host.r_data[8]),
-            device.tx.valid.eq(to_host.r_rdy),
-            to_host.r_en.eq(device.tx.ready),
-        ]
+        m.submodules.device = luna = LunaDevice(bus, packet=_PACKET)
+        across(m, self, luna.device)
         return m
 
 
-class _Luna(Elaboratable):
-    """LUNA's device. What it is written with is deprecated in Amaranth 0.5, which we know."""
+def across(m: Module, link: Any, device: Any) -> None:
+    """Joins LUNA's serial device, in domain ``usb``, to the bytes of a link in domain ``sync``, in whose module this
+    stands."""
+    m.submodules.to_core = to_core = fifo.AsyncFIFO(width=8, depth=_DEPTH, w_domain="usb", r_domain="sync")
+    m.submodules.to_host = to_host = fifo.AsyncFIFO(width=9, depth=_DEPTH, w_domain="sync", r_domain="usb")
+    m.submodules.ends = ends = FrameEnds()
+    m.d.comb += [
+        device.connect.eq(1),
+        to_core.w_data.eq(device.rx.payload),
+        to_core.w_en.eq(device.rx.valid),
+        device.rx.ready.eq(to_core.w_rdy),
+        link.rx.payload.eq(to_core.r_data),
+        link.rx.valid.eq(to_core.r_rdy),
+        to_core.r_en.eq(link.rx.ready),
+        ends.byte.eq(link.tx.payload),
+        ends.taken.eq(link.tx.valid & link.tx.ready),
+        to_host.w_data[:8].eq(link.tx.payload),
+        to_host.w_data[8].eq(ends.last),
+        to_host.w_en.eq(link.tx.valid),
+        link.tx.ready.eq(to_host.w_rdy),
+        device.tx.payload.eq(to_host.r_data[:8]),
+        device.tx.last.eq(to_host.r_data[8]),
+        device.tx.valid.eq(to_host.r_rdy),
+        to_host.r_en.eq(device.tx.ready),
+    ]
 
-    def __init__(self, bus: SimpleNamespace):
+
+class LunaDevice(Elaboratable):
+    """LUNA's device. What it is written with is deprecated in Amaranth 0.5, which we know.
+
+    Parameters
+    ----------
+    bus : SimpleNamespace
+        The wires, as LUNA wants them.
+    packet : int
+        Bytes of a bulk endpoint's packet.
+    """
+
+    def __init__(self, bus: SimpleNamespace, *, packet: int):
         with _quietly():
             try:
                 from luna.gateware.usb.devices.acm import USBSerialDevice
@@ -145,7 +158,7 @@ class _Luna(Elaboratable):
                 raise NomulError("luna-usb is not installed: run pip install 'nomul[usb]'") from None
             self.device = USBSerialDevice(
                 bus=bus, idVendor=_VENDOR, idProduct=_PRODUCT, manufacturer_string="nomul",
-                product_string="nomul link", max_packet_size=_PACKET,
+                product_string="nomul link", max_packet_size=packet,
             )  # fmt: skip
 
     def elaborate(self, platform: object) -> Fragment:

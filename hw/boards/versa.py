@@ -3,6 +3,8 @@
 
 from dataclasses import replace
 
+from nomul.hw.dram.boards import VERSA, VERSA_5G
+
 from .board import Board, Led, UartLink
 
 __all__ = ["VERSA_ECP5", "VERSA_ECP5_5G"]
@@ -16,6 +18,7 @@ VERSA_ECP5_5G = Board(
     heartbeat=Led(resource="led", number=0),
     ready=Led(resource="led", number=1),
     error=Led(resource="led", number=2),
+    memory=VERSA_5G,
     loader=("--cable", "ft2232"),
     cables=("0403:6010",),
 )
@@ -25,4 +28,5 @@ VERSA_ECP5 = replace(
     name="versa-ecp5",
     title="Lattice ECP5 Versa, LFE5UM-45F",
     platform="amaranth_boards.versa_ecp5:VersaECP5Platform",
+    memory=VERSA,
 )

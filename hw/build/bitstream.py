@@ -22,10 +22,11 @@ from nomul.model.manifest import Manifest
 
 from . import netlist, verilog
 from .sources import hash_sources
-from .synth import RECIPES, netlist_folder
+from .synth import RECIPES, cell_parts, netlist_folder
 from .timing import Report, read_report
 from .tools import build_folder, versions
 from .toolset import YOWASP, Toolset
+from .units import unit_areas
 from .verilog import convert
 
 __all__ = ["CAPACITY", "Built", "Chip", "board_sources", "build"]
@@ -83,6 +84,14 @@ class Chip:
     def name(self) -> str:
         """Of its files."""
         return f"{self.board.name}-{self.configuration}"
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Names of the core's units."""
+        core: Any = self.top.top.core
+        while hasattr(core, "core"):  # with its memory's controller around it
+            core = core.core
+        return tuple(getattr(core, "units", ()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,13 +160,15 @@ def build(
     source = convert(chip.top, _TOP) + chip.top.verilog
     seen("synthesising", "")
     folder = netlist_folder(source, _TOP, name=chip.name, limit_s=_YOSYS_S, tools=tools)
-    _check_fit(chip, folder)
+    cells = json.loads((folder / "netlist.json").read_text())["modules"][_TOP]["cells"]
+    _check_fit(chip, cells)
+    units = unit_areas(cell_parts(cells), chip.units)
     pins = chip.top.constraints() if constraints is None else constraints
     best: tuple[float, int, Report] | None = None
     for number, seed in enumerate(seeds):
         stage = f"placing and routing, seed {seed}" + (f" ({number + 1} of {len(seeds)})" if len(seeds) > 1 else "")
         routed = _route(chip, folder, pins, seed, tools, partial(seen, stage))
-        report = read_report(routed / "report.json")
+        report = read_report(routed / "report.json", chip.top.related)
         if best is None or report.worst.slack_ns > best[0]:
             best = report.worst.slack_ns, seed, report
         if report.met:
@@ -168,7 +179,7 @@ def build(
         raise NomulError(_unmet(chip, best, len(seeds)))
     seen("packing", "")
     bitstream = _pack(board, routed, tools)
-    manifest = _manifest(chip, report, bitstream, sources=sources, seed=seed, used=used, kind=tools.kind)
+    manifest = _manifest(chip, report, units, bitstream, sources=sources, seed=seed, used=used, kind=tools.kind)
     where = build_folder("boards", chip.name) if output is None else output
     with os_errors(where):
         where.mkdir(parents=True, exist_ok=True)
@@ -183,15 +194,14 @@ def build(
     return Built(folder=where, manifest=manifest, report=report)
 
 
-def _check_fit(chip: Chip, folder: Path) -> None:
-    modules = json.loads((folder / "netlist.json").read_text())["modules"]
-    cells = Counter(cell["type"] for cell in modules[_TOP]["cells"].values())
+def _check_fit(chip: Chip, cells: Mapping[str, Mapping[str, Any]]) -> None:
+    needed = Counter(cell["type"] for cell in cells.values())
     device = chip.board.device
     for kind, there in CAPACITY[device.rpartition("-")[2]].items():
-        if cells[kind] > there:
+        if needed[kind] > there:
             raise NomulError(
-                f"{chip.name}: needs {cells[kind]:,} {_WORDS[kind]}, an {device} has {there:,}: "
-                f"{cells[kind] - there:,} too many; take a smaller model or a larger chip"
+                f"{chip.name}: needs {needed[kind]:,} {_WORDS[kind]}, an {device} has {there:,}: "
+                f"{needed[kind] - there:,} too many; take a smaller model or a larger chip"
             )
 
 
@@ -234,7 +244,8 @@ def _pack(board: Board, routed: Path, tools: Toolset) -> bytes:
 
 
 def _manifest(
-    chip: Chip, report: Report, bitstream: bytes, *, sources: str, seed: int, used: dict[str, str], kind: str
+    chip: Chip, report: Report, units: dict[str, dict[str, int]], bitstream: bytes,
+    *, sources: str, seed: int, used: dict[str, str], kind: str,
 ) -> Manifest:
     board, top = chip.board, chip.top
     core_clock = min(report.clocks, key=lambda clock: abs(clock.wanted_mhz * 1e6 - top.clock_hz))
@@ -270,6 +281,7 @@ def _manifest(
         area={
             kind: {"used": count, "available": there} for kind, (count, there) in report.area.items() if count
         },
+        units=units,
         seed=seed,
         tools=used,
         command=f"{chip.command} --seed {seed} --tools {kind}",

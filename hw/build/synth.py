@@ -13,11 +13,11 @@ import json
 import os
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from amaranth.hdl import Elaboratable
 
@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from nomul.hw.boards.memory import MemoryTop
     from nomul.hw.boards.top import BoardTop
 
-__all__ = ["PART", "RECIPES", "SEEDS", "Synthesis", "netlist_folder", "synthesise", "synthesise_board"]
+__all__ = [
+    "PART", "RECIPES", "SEEDS", "Synthesis", "cell_parts", "netlist_folder", "synthesise", "synthesise_board",
+]  # fmt: skip
 
 #: The device of every out-of-context figure, and its speed grade.
 PART, SPEED = "LFE5U-85F", 6
@@ -95,8 +97,8 @@ _COMB = {"LUT4": 1, "CCU2C": 2, "TRELLIS_DPR16X4": 4}
 _COUNTED = {"TRELLIS_FF": "ff", "DP16KD": "bram", "MULT18X18D": "multipliers"}
 
 
-def _parts(cells: dict[str, dict[str, str]]) -> dict[str, dict[str, int]]:
-    """Counts by the first six levels of hierarchy."""
+def cell_parts(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """Counts of a netlist's cells by the first six levels of hierarchy in their names."""
     parts: dict[str, dict[str, int]] = {}
     for name, cell in cells.items():
         path = name.split(".")[:-1]  # the last component is the cell's own
@@ -282,5 +284,5 @@ def _figures(
         comb=comb, ff=ff, bram=cells["DP16KD"], multipliers=cells["MULT18X18D"],
         fmax_mhz=tuple(round(place.clock_mhz, 2) for place in placed), seeds=tuple(seeds),
         part=part, speed=speed, tools=tools,
-        longest_paths=tuple(place.longest_path for place in placed), parts=_parts(found),
+        longest_paths=tuple(place.longest_path for place in placed), parts=cell_parts(found),
     )

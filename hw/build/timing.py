@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ class CriticalPath:
 
 @dataclass(frozen=True, kw_only=True)
 class Clock:
-    """A clock of a routed design: what was wanted and what it reaches."""
+    """A clock of a routed design, or the way from one to another of its PLL: what was wanted, what it reaches."""
 
     name: str
     wanted_mhz: float
@@ -112,8 +112,29 @@ def _path(segments: list[dict[str, Any]]) -> CriticalPath:
     )
 
 
-def read_report(path: Path) -> Report:
+def _crossings(data: Any, related: Sequence[tuple[int, int]]) -> list[Clock]:
+    """Paths between related clocks, which nextpnr measures and does not judge: a period of the faster is theirs."""
+    wanted = {name: found["constraint"] for name, found in data["fmax"].items()}
+    pairs = [{round(hz / 1e6, 1) for hz in pair} for pair in related]
+    found = []
+    for one in data["critical_paths"]:
+        ends = [one[key].removeprefix("posedge ") for key in ("from", "to")]
+        if not all(end in wanted for end in ends) or {round(wanted[end], 1) for end in ends} not in pairs:
+            continue
+        path = _path(one["path"])
+        fastest = max(wanted[end] for end in ends)
+        found.append(Clock(name=" to ".join(ends), wanted_mhz=fastest, routed_mhz=1e3 / path.delay_ns, path=path))
+    return found
+
+
+def read_report(path: Path, related: Sequence[tuple[int, int]] = ()) -> Report:
     """Reads ``nextpnr-ecp5 --report``.
+
+    Parameters
+    ----------
+    path : Path
+    related : sequence of (int, int)
+        Pairs of clocks, Hz, one a multiple of the other and of the same PLL, between which data go without more ado.
 
     Raises
     ------
@@ -131,6 +152,7 @@ def read_report(path: Path) -> Report:
         ))  # fmt: skip
     if not clocks:
         raise NomulError(f"nextpnr: found no clock (see {path.parent})")
+    clocks += _crossings(data, related)
     return Report(
         clocks=tuple(sorted(clocks, key=lambda clock: clock.slack_ns)),
         area={kind: (cell["used"], cell["available"]) for kind, cell in data["utilization"].items()},

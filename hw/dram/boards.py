@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from .parts import AS4C32M16SB_7, MT41K256M16_125, DramPart
+from .parts import AS4C32M16SB_7, MT41K64M16_125, MT41K256M16_125, DramPart
 
-__all__ = ["BOARDS", "ECPIX5", "ULX3S", "DramBoard"]
+__all__ = [
+    "BOARDS", "BUTTERSTICK", "BUTTERSTICK_8G", "ECPIX5", "ORANGECRAB", "ULX3S", "VERSA", "VERSA_5G", "DramBoard",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,12 @@ class DramBoard:
         Latencies of reads and writes in clocks of the part, as programmed; ``cwl`` is 0 for SDR.
     clock_hz : int
         System clock, which is the controller's.
+    command_delay : int
+        Taps of 25 ps by which clock and commands of DDR3 leave the chip later.
+    terminated : bool
+        DDR3: the part terminates its data pins (RTT_NOM of 60 Ω) while it is written.
+    clock_phase : int
+        SDR: degrees of the part's clock behind the edge at which commands leave the chip.
     """
 
     name: str
@@ -33,6 +41,9 @@ class DramBoard:
     cl: int
     cwl: int
     clock_hz: int
+    command_delay: int = 0
+    terminated: bool = True
+    clock_phase: int = 180
 
     #: Clocks of the part in a system cycle, commands that it gets in one ("phases").
     ratio = 2
@@ -81,14 +92,38 @@ ECPIX5 = DramBoard(
     clock_hz=75_000_000,
 )
 
-#: Radiona ULX3S with an LFE5U-85F; the part runs at 125 MHz.
+#: OrangeCrab r0.2. Clock, delay and termination are those with which LiteX boots Linux on it.
+ORANGECRAB = DramBoard(
+    name="orangecrab-r0.2-85f",
+    part=MT41K64M16_125,
+    phy="ECP5DDRPHY",
+    cl=6,
+    cwl=5,
+    clock_hz=64_000_000,
+    command_delay=100,
+    terminated=False,
+)
+
+#: Lattice ECP5 Versa, with either chip.
+VERSA = replace(ECPIX5, name="versa-ecp5", part=MT41K64M16_125)
+VERSA_5G = replace(VERSA, name="versa-ecp5-5g")
+
+#: ButterStick r1.0, the first of its two ranks: of 128 MB with parts of 1 Gb, of 512 MB with parts of 4 Gb.
+BUTTERSTICK = replace(VERSA, name="butterstick")
+BUTTERSTICK_8G = replace(ECPIX5, name="butterstick-8g")
+
+#: Radiona ULX3S with an LFE5U-85F; the part runs at 120 MHz. 60 MHz is the highest clock below the part's that 3 Mbaud
+#: divide and its PLL makes. The part's clock is half of one late: commands have 4.2 ns before its edge and after.
 ULX3S = DramBoard(
     name="ulx3s-85f",
     part=AS4C32M16SB_7,
     phy="HalfRateGENSDRPHY",
     cl=3,
     cwl=0,
-    clock_hz=62_500_000,
+    clock_hz=60_000_000,
 )
 
-BOARDS = {board.name: board for board in (ECPIX5, ULX3S)}
+BOARDS = {
+    board.name: board
+    for board in (ECPIX5, ULX3S, ORANGECRAB, VERSA, VERSA_5G, BUTTERSTICK, BUTTERSTICK_8G)
+}

@@ -20,6 +20,7 @@ from litedram.core.refresher import Refresher
 from litedram.gen import LiteDRAMECP5DDRPHYCRG, get_dram_ios
 from litedram.modules import DDR3Module, SDRModule, _SpeedgradeTimings, _TechnologyTimings
 from litex.build.generic_platform import GenericPlatform, Pins, Subsignal
+from litex.build.io import DDROutput
 from litex.build.lattice import LatticePlatform
 from litex.soc.cores.clock import ECP5PLL
 from litex.soc.integration.soc_core import SoCMini
@@ -37,7 +38,6 @@ from migen import (
     log2_int,
 )
 from migen.fhdl.structure import _Assign
-from migen.genlib.resetsync import AsyncResetSynchronizer
 
 from .ordered import OrderedCore
 from .refresh import GroupRefresher
@@ -98,13 +98,18 @@ def pins(board):
 def make_phy(board, pads):
     """The board's PHY."""
     make = getattr(litedram.phy, board["phy"])
-    latencies = {"cl": board["cl"]} | ({"cwl": board["cwl"]} if board["cwl"] else {})
-    return make(pads, sys_clk_freq=board["clock_hz"], **latencies)
+    options = {"cl": board["cl"]}
+    if board["part"]["kind"] == "DDR3":
+        options |= {"cwl": board["cwl"], "cmd_delay": board["command_delay"]}
+    phy = make(pads, sys_clk_freq=board["clock_hz"], **options)
+    if not board["terminated"]:
+        phy.settings.rtt_nom = "disabled"
+    return phy
 
 
 def phy_settings(board):
     """Settings of the board's PHY, from one that is made for them and not used."""
-    (name, _, *signals) = pins(board)[0]
+    (name, _, *signals) = pins(board)[0]  # with the SDR's clock nothing is read
     layout = [(signal.name, len(signal.constraints[0].identifiers)) for signal in signals]
     return make_phy(board, Record(layout, name=name)).settings
 
@@ -192,18 +197,21 @@ class ModelClocks(Module):
 
 
 class HalfRateClocks(Module):
-    """System clock and twice that from the board's oscillator, for SDR."""
+    """System clock and twice that from the board's oscillator, for SDR; and that again, later, for the part."""
 
     def __init__(self, platform, board):
         self.clock_domains.cd_sys = ClockDomain()
         self.clock_domains.cd_sys2x = ClockDomain()
+        self.clock_domains.cd_part = ClockDomain(reset_less=True)
         self.submodules.pll = pll = ECP5PLL()
-        reset = platform.request("rst")
-        self.comb += [pll.reset.eq(reset), platform.request("pll_locked").eq(pll.locked)]
+        self.comb += [pll.reset.eq(platform.request("rst")), platform.request("pll_locked").eq(pll.locked)]
         pll.register_clkin(platform.request("clk"), board["input_hz"])
-        pll.create_clkout(self.cd_sys, board["clock_hz"])
-        pll.create_clkout(self.cd_sys2x, 2 * board["clock_hz"])
-        self.specials += AsyncResetSynchronizer(self.cd_sys, ~pll.locked | reset)
+        pll.create_clkout(self.cd_sys, board["clock_hz"], margin=0)
+        pll.create_clkout(self.cd_sys2x, 2 * board["clock_hz"], margin=0)
+        pll.create_clkout(
+            self.cd_part, 2 * board["clock_hz"], phase=board["clock_phase"], margin=0, with_reset=False
+        )
+        self.specials += DDROutput(1, 0, platform.request("sdram_clk"), ClockSignal("part"))
 
 
 class Standalone(SoCMini):
@@ -318,10 +326,14 @@ def make(request):
         platform = LatticePlatform(board["device"], io=[], toolchain="trellis")
         platform.add_extension(pins(board))
         names += ["pll_locked", "user_clk", "user_rst"]
+        if board["part"]["kind"] == "SDR":
+            names.append("sdram_clk")
     platform.add_extension([(name, 0, Pins(1)) for name in names])
 
     soc = Standalone(platform, request)
     soc.finalize()
+    if not request["model"]:
+        _check_clocks(soc.crg.pll, board)
     name = f"nomul_dram_{'model' if request['model'] else board['part']['kind'].lower()}"
     made = platform.get_verilog(soc, name=name)
     text = str(made.main_source)
@@ -340,7 +352,10 @@ def make(request):
         for csr, offset in _placed(info.obj)
     }
     phy = soc.phy_settings
-    steps, _ = litedram.init.get_sdram_phy_init_sequence(phy, soc.timing)
+    if board["part"]["kind"] == "SDR":
+        steps = _sdr_sequence(phy.cl, soc.timing.tRFC)
+    else:
+        steps, _ = litedram.init.get_sdram_phy_init_sequence(phy, soc.timing)
     return {
         "module": name,
         "verilog": text,
@@ -367,6 +382,33 @@ _BITS = {
     "DFII_COMMAND_CS": 0x01, "DFII_COMMAND_WE": 0x02, "DFII_COMMAND_CAS": 0x04, "DFII_COMMAND_RAS": 0x08,
     "DFII_CONTROL_CKE": 0x02, "DFII_CONTROL_ODT": 0x04, "DFII_CONTROL_RESET_N": 0x08,
 }  # fmt: skip
+
+
+def _check_clocks(pll, board):
+    """Refuses clocks that are only about right, which is all that LiteX's search promises."""
+    made = pll.params
+    divs = {name: made.get(f"p_CLKO{name}_DIV") for name in ("P", "S", "S2", "S3")}
+    feedback = made["p_CLKFB_DIV"] * divs[made["p_FEEDBK_PATH"].removeprefix("INT_O")]
+    vco = board["input_hz"] * feedback / made["p_CLKI_DIV"]
+    for div, (_, wanted, *_) in zip(divs.values(), pll.clkouts.values(), strict=False):
+        ours = wanted in (board["clock_hz"], 2 * board["clock_hz"])  # not that of the PHY's start
+        if ours and abs(vco / div - wanted) > 1:
+            given, asked = (f"{hz / 1e6:.6g}" for hz in (vco / div, wanted))
+            raise SystemExit(f"PLL: {board['input_hz'] / 1e6:g} MHz gives {given} MHz, not {asked} MHz")
+
+
+def _sdr_sequence(cl, refresh):
+    """Steps that start an SDR part (JESD21-C, 3.11.5): LiteDRAM's sets a reserved bit of the mode register for a while.
+
+    Bursts of two, sequential: a system cycle's worth.
+    """
+    command = "DFII_COMMAND_CS|DFII_COMMAND_RAS|DFII_COMMAND_"
+    return [
+        ("Bring CKE high", 0, 0, "DFII_CONTROL_CKE|DFII_CONTROL_ODT|DFII_CONTROL_RESET_N", 20000),
+        ("Precharge all", 1 << 10, 0, f"{command}WE", 4),
+        *[("Auto refresh", 0, 0, f"{command}CAS", refresh)] * 8,
+        (f"Load mode register, CL={cl}, BL=2", cl << 4 | 1, 0, f"{command}CAS|DFII_COMMAND_WE", 4),
+    ]
 
 
 def _step(what, address, bank, command, cycles):

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-__all__ = ["AS4C32M16SB_7", "MT41K256M16_125", "DramPart", "Time"]
+__all__ = ["AS4C32M16SB_7", "MT41K64M16_125", "MT41K256M16_125", "DramPart", "Time"]
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,12 @@ MT41K256M16_125 = DramPart(
     t_ccd=Time(clocks=4),
     t_faw=Time(ns=40),
     t_zqcs=Time(clocks=64, ns=80),
+)
+
+#: 1 Gb DDR3L, x16, the same grade. Micron, "1Gb: x4, x8, x16 DDR3L SDRAM": of the timings here tRFC alone depends on
+#: the size, 110 ns for 1 Gb; pages are 2 KB too.
+MT41K64M16_125 = replace(
+    MT41K256M16_125, name="MT41K64M16-125", rows=1 << 13, litedram="MT41K64M16", t_rfc=Time(ns=110)
 )
 
 #: 512 Mb SDR, x16, 143 MHz. Alliance Memory, AS4C32M16SB, rev. 1.0, table 16, -7. It is the slower of the

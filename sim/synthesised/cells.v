@@ -199,7 +199,7 @@ module MULT18X18D(
         P15, P14, P13, P12, P11, P10, P9, P8, P7, P6, P5, P4, P3, P2, P1, P0} = p;
 endmodule
 
-// Bypassed: every output is the input clock, and it locks after a while.
+// Bypassed: every output is the input clock. It locks after a while, and loses its lock when the input has paused.
 module EHXPLLL(
     input CLKI, CLKFB, PHASESEL1, PHASESEL0, PHASEDIR, PHASESTEP, PHASELOADREG, STDBY, PLLWAKESYNC, RST,
     input ENCLKOP, ENCLKOS, ENCLKOS2, ENCLKOS3,
@@ -218,8 +218,14 @@ module EHXPLLL(
     parameter PLLRST_ENA = "DISABLED", INTFB_WAKE = "DISABLED";
     localparam LOCKS_AFTER = 32;  // cycles
     reg [5:0] cycles = 0;
+    realtime edge_before = 0, period = 0;
+    always @(posedge CLKI) begin
+        period <= $realtime - edge_before;
+        edge_before <= $realtime;
+    end
     always @(posedge CLKI or posedge RST)
         if (RST) cycles <= 0;
+        else if (LOCK && $realtime - edge_before > 2 * period) cycles <= 0;
         else if (!LOCK) cycles <= cycles + 1;
     assign LOCK = cycles == LOCKS_AFTER;
     assign INTLOCK = LOCK, REFCLK = CLKI, CLKINTFB = CLKI;

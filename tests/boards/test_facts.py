@@ -34,6 +34,7 @@ def test_parts_of_boards():
         "ecpix5-85f": "LFE5UM5G-85F-8CABGA554",
         "orangecrab-r0.2-85f": "LFE5U-85F-8CSFBGA285",
         "butterstick": "LFE5UM5G-85F-8CABGA381",
+        "butterstick-8g": "LFE5UM5G-85F-8CABGA381",
         "versa-ecp5": "LFE5UM-45F-8CABGA381",
         "versa-ecp5-5g": "LFE5UM5G-45F-8CABGA381",
         "lfe5u-25f": "LFE5U-25F-6CABGA381",

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from nomul.host.protocol import slip
 from nomul.hw.boards import usb
-from nomul.hw.boards.configurations import board_top, find_configuration
+from nomul.hw.boards.configurations import board_top
 from nomul.hw.boards.registry import BOARDS
 from nomul.hw.boards.usb import FrameEnds, UsbStream
 from nomul.hw.build.verilog import convert
@@ -49,12 +49,7 @@ def test_the_top_becomes_verilog_with_pads_that_go_both_ways():
 def test_without_luna(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "luna.gateware.usb.devices.acm", None)
     with pytest.raises(NomulError, match=r"^luna-usb is not installed: run pip install 'nomul\[usb\]'$"):
-        usb._Luna(SimpleNamespace())
-
-
-def test_ulpi_is_not_there_yet():
-    with pytest.raises(NomulError, match=r"^butterstick: its USB goes through a ULPI transceiver, for which "):
-        find_configuration("onchip", BOARDS["butterstick"])
+        usb.LunaDevice(SimpleNamespace(), packet=64)
 
 
 @settings(max_examples=20)
@@ -97,7 +92,7 @@ class StandIn(Elaboratable):
 
 
 def test_bytes_cross_the_clocks_in_order(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator):
-    monkeypatch.setattr(usb, "_Luna", lambda bus: made.append(StandIn(bus)) or made[-1])
+    monkeypatch.setattr(usb, "LunaDevice", lambda bus, packet: made.append(StandIn(bus)) or made[-1])
     made: list[StandIn] = []
     m, stream = Module(), UsbStream(board=BOARD, clock_hz=96_000_000)
     m.domains.usb = ClockDomain()

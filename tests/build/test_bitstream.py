@@ -109,6 +109,8 @@ def test_two_folders_give_the_same_bytes_and_a_manifest_that_says_how(elsewhere)
     (clock,) = manifest.timing["clocks"]
     assert abs(clock["wanted_mhz"] - 90) < 0.01
     assert manifest.area["EHXPLLL"]["used"] == 1
+    assert set(manifest.units) <= {"link", "between"}  # it has no core
+    assert manifest.units["between"]["ff"] == manifest.area["TRELLIS_FF"]["used"]
     assert manifest.sources == board_sources(blinky(), manifest.tools)
     assert manifest.sources != board_sources(blinky(), {**manifest.tools, "yosys": "another"})
 
@@ -124,12 +126,10 @@ def test_two_folders_give_the_same_bytes_and_a_manifest_that_says_how(elsewhere)
     assert text.endswith("; try other seeds")
 
 
-def test_what_does_not_fit_is_too_large_by_so_much(elsewhere, monkeypatch: pytest.MonkeyPatch):
-    root = elsewhere("large")
+def test_what_does_not_fit_is_too_large_by_so_much():
     cells = {f"ram{k}": {"type": "DP16KD"} for k in range(60)}
-    (root / "netlist.json").write_text(json.dumps({"modules": {"board": {"cells": cells}}}))
     with pytest.raises(NomulError, match=r"^lfe5u-25f-blinky: needs 60 block RAMs, an LFE5U-25F has 56: 4 too many; "):
-        bitstream._check_fit(blinky(), root)
+        bitstream._check_fit(blinky(), cells)
 
 
 def report(tmp_path: Path, **changes: object) -> Path:
@@ -166,6 +166,28 @@ def test_a_report_in_words(tmp_path: Path):
         "and routing 3.50 ns"
     )
     assert found.area == {"DP16KD": (3, 56)}
+
+
+def test_paths_between_related_clocks_are_judged(tmp_path: Path):
+    """By the faster one's period; others are not, whatever they take."""
+    path = [
+        {"type": "clk-to-q", "delay": 0.5, "from": {"cell": "a.x_TRELLIS_FF_Q"}, "to": {}},
+        {"type": "routing", "delay": 4.5, "from": {}, "to": {"cell": "b.y_TRELLIS_FF_Q"}},
+    ]
+    made = report(
+        tmp_path,
+        fmax={name: {"achieved": 200.0, "constraint": mhz} for name, mhz in (("one", 60.0), ("two", 120.0))}
+        | {"other": {"achieved": 300.0, "constraint": 250.0}},
+        critical_paths=[
+            {"from": f"posedge {begin}", "to": f"posedge {end}", "path": path}
+            for begin, end in (("one", "two"), ("two", "other"), ("<async>", "two"))
+        ],
+    )
+    assert read_report(made).worst.name == "other"
+    found = read_report(made, [(60_000_000, 120_000_000)])
+    assert [clock.name for clock in found.clocks] == ["other", "two", "one to two", "one"]
+    assert found.clocks[2].slack_ns == pytest.approx(1e3 / 120 - 5.0)
+    assert str(found.clocks[2].path).startswith("from a (x) to b (y): 5.00 ns")
 
 
 def test_a_report_without_a_clock(tmp_path: Path):

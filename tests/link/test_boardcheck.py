@@ -92,6 +92,21 @@ def test_a_board_that_is_as_it_should_be(bench: Bench):
     assert bench.check("tcp://h:1")["link"] == "tcp://h:1"
 
 
+def test_a_chip_that_is_a_usb_device_itself(bench: Bench):
+    """There is no bridge: no rate, its own ids, and no cable of which the bench would have to know."""
+    bench.manifest = replace(bench.manifest, link={"kind": "usb"}, cables=["1209:5af0"])
+    bench.ports = [SimpleNamespace(device="/dev/ttyACM0", vid=0x1209, pid=0x0001)]
+    bench.cables = []
+    found = bench.check()
+    assert found["port"] == found["link"] == "/dev/ttyACM0"
+    assert "cable" not in found
+    assert found["known prompt"] == "32 tokens after 'for line in f' equal golden's"
+    bench.ports = []
+    assert bench.check()["port"] == (
+        "✗ no serial port 1209:0001; plug the board in, or name its port with --port"
+    )
+
+
 def test_another_clock(bench: Bench):
     bench.board.clock_hz = CLOCK * 0.98
     line = bench.check()["fabric clock"]
@@ -151,7 +166,7 @@ def test_ports(bench: Bench):
     assert found["port"] == "✗ 2 serial ports: /dev/ttyUSB3, /dev/ttyUSB4; name the board's with --port"
     assert "link" not in found
     bench.ports.clear()
-    assert bench.check()["port"].startswith("✗ no serial port of its cable; ")
+    assert bench.check()["port"].startswith("✗ no serial port 0403:6015; ")
     bench.ports.append(first)
     assert "link" in bench.check()
 

@@ -17,7 +17,7 @@ from nomul.host.checkup import check_memory
 from nomul.host.deployment import Deployment
 from nomul.host.driver import Board
 from nomul.hw.build.design import design_hash
-from nomul.hw.dram.boards import ECPIX5
+from nomul.hw.dram.boards import ECPIX5, ULX3S, DramBoard
 from nomul.hw.dram.controller import generate
 from nomul.model.dram_control import CONTROL_BYTES
 from nomul.model.errors import NomulError
@@ -32,27 +32,28 @@ from nomul.sim.golden import Golden
 from nomul.sim.harness import seed
 
 GEOMETRY = Geometry(hidden=64, intermediate=96, layers=2, vocab=64)
-CONFIG = StreamedConfig.for_geometry(
-    GEOMETRY, word_bytes=ECPIX5.word_bytes, memory_bytes=ECPIX5.part.capacity, tile_outputs=32
-)
 
 
 @pytest.mark.sweep
-def test_from_reset_to_tokens(rng: np.random.Generator):
-    image = CONFIG.compile(fold(random_checkpoint(GEOMETRY, seed())))
-    program = build_streamed_board(CONFIG, dram=ECPIX5, hosted=True)
-    control = generate(ECPIX5, model=True).control(ECPIX5)
-    with BoardProcess(program) as process, Board.open(process.port, design=design_hash(CONFIG)) as board:
+@pytest.mark.parametrize("dram", [ECPIX5, ULX3S], ids=lambda dram: dram.part.kind)
+def test_from_reset_to_tokens(rng: np.random.Generator, dram: DramBoard):
+    config = StreamedConfig.for_geometry(
+        GEOMETRY, word_bytes=dram.word_bytes, memory_bytes=dram.part.capacity, tile_outputs=32
+    )
+    image = config.compile(fold(random_checkpoint(GEOMETRY, seed())))
+    program = build_streamed_board(config, dram=dram, hosted=True)
+    control = generate(dram, model=True).control(dram)
+    with BoardProcess(program) as process, Board.open(process.port, design=design_hash(config)) as board:
         assert board.identity.region_bytes[Region.CONTROL] == CONTROL_BYTES
         assert not is_up(board)
         registers = Registers(board, control.registers)
-        registers.write([("sdram_dfii_pi0_address", 0x1234), ("sdram_dfii_pi1_baddress", 5)])
+        registers.write([("sdram_dfii_pi0_address", 0x1234), ("sdram_dfii_pi1_baddress", 3)])
         assert registers.read("sdram_dfii_pi0_address") == 0x1234
-        assert registers.read("sdram_dfii_pi1_baddress") == 5
+        assert registers.read("sdram_dfii_pi1_baddress") == 3
         assert bring_up(board, control, rng=rng) == []
         assert is_up(board)
         assert check_memory(board, 1 << 16, rng=rng) > 1 << 16
-        deployment = Deployment.of(image, CONFIG)
+        deployment = Deployment.of(image, config)
         deployment.load(board)
         golden = Golden(image)
         wanted, token = [], 3
