@@ -217,10 +217,11 @@ class GoldenBoard:
         for _ in range(min(self.pace, self.steps - len(self.results))):
             row = self.rows[min(len(self.results), len(self.rows) - 1)]
             tokens = [0] * self.lanes
+            for slot in {entry.slot for entry in row if entry is not None}:
+                self.load_state(slot)
             for lane, entry in enumerate(row):
                 if entry is not None:
                     tokens[lane] = self.last[entry.slot] if entry.token is None else entry.token
-                    self.load_state(entry.slot)
                     if entry.fresh:
                         self.golden.reset(entry.slot)
             self.load_residuals()
