@@ -14,11 +14,12 @@ import numpy as np
 from nomul.model.errors import NomulError
 from nomul.model.files import atomic, canonical_json, os_errors
 
-from .connection import Connection, recoverable
+from .connection import recoverable
+from .generating import Generating
 from .sampling import Sampler
 from .stopping import Decoder, pieces
 
-__all__ = ["Conversation", "Tokenizer"]
+__all__ = ["Connected", "Conversation", "Tokenizer"]
 
 _FORMAT = "nomul conversation"
 _VERSION = 1
@@ -36,6 +37,41 @@ class Tokenizer(Protocol):
         """A decoder for tokens as they come."""
 
 
+class Deployed(Protocol):
+    """What is needed of a :class:`~nomul.host.deployment.Deployment`, or of several boards' sections."""
+
+    vocab: int
+
+    @property
+    def model(self) -> str:
+        """Of the memory image."""
+
+    @property
+    def state_bytes(self) -> int | None:
+        """Of a recurrent state."""
+
+    def read_state(self, board: Any) -> bytes | None:
+        """That of slot 0."""
+
+    def write_state(self, board: Any, state: bytes) -> None:
+        """The same back."""
+
+
+class Connected(Protocol):
+    """What is needed of a :class:`~nomul.host.connection.Connection`, or of :class:`~nomul.host.boards.Boards`."""
+
+    @property
+    def board(self) -> Generating:
+        """Always the same object."""
+
+    @property
+    def deployment(self) -> Deployed:
+        """What is on it."""
+
+    def recover(self, error: NomulError) -> None:
+        """Brings the board back, or raises."""
+
+
 class Conversation:
     """The tokens of one user, given and generated, and how much of them the board has seen.
 
@@ -45,7 +81,7 @@ class Conversation:
 
     Parameters
     ----------
-    connection : Connection
+    connection : Connection or Boards
         Used by nobody else meanwhile.
     tokens : sequence of int
         The text so far.
@@ -56,7 +92,7 @@ class Conversation:
         The text: what was added and what was generated. To be read only.
     """
 
-    def __init__(self, connection: Connection, tokens: Sequence[int] = ()):
+    def __init__(self, connection: Connected, tokens: Sequence[int] = ()):
         self.tokens: list[int] = []
         self._connection = connection
         self._fed = 0  # tokens that the state on the board has seen, if ``_jobs`` were all
@@ -232,7 +268,7 @@ class Conversation:
             file.write(data + zlib.crc32(data).to_bytes(4, "little"))
 
     @classmethod
-    def restore(cls, path: Path, connection: Connection) -> Conversation:
+    def restore(cls, path: Path, connection: Connected) -> Conversation:
         """A conversation from a file.
 
         On a board of another design, or one whose state stays on the chip, the text is fed anew.
@@ -254,7 +290,7 @@ class Conversation:
         cut = 2 * header["tokens"]
         made = cls(connection, np.frombuffer(body[:cut], dtype="<u2").tolist())
         same = header["design"] == connection.board.identity.design.hex()
-        if same and deployment.states and header["state"] == deployment.states.size:
+        if same and deployment.state_bytes and header["state"] == deployment.state_bytes:
             made._state, made._saved = body[cut:], header["fed"]
         return made
 

@@ -16,6 +16,7 @@ from nomul.model.core_config import CoreConfig
 from nomul.model.dram_control import DramControl
 from nomul.model.errors import NomulError
 from nomul.model.memory_map import BLOCK, STATE_BYTES, state_place
+from nomul.model.numbers import SOURCE_BITS
 from nomul.model.protocol import EXTERNAL, LaneToken, Region
 from nomul.model.streamed_config import StreamedConfig
 
@@ -24,7 +25,7 @@ from .checkup import check_memory
 from .driver import Board
 from .loading import Image
 
-__all__ = ["Deployment", "States"]
+__all__ = ["Deployment", "Rows", "States"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,23 @@ class States:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Where residual streams lie in external memory, of which a host writes or reads one a lane.
+
+    Parameters
+    ----------
+    base, stride : int
+        Address of the first, and bytes to the next one.
+    size : int
+        Bytes of one.
+    """
+
+    base: int
+    stride: int
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Deployment:
     """A model and a design that go together.
 
@@ -55,6 +73,7 @@ class Deployment:
     parts : mapping
         Bytes by address: the memory image.
     vocab : int
+        What a step takes in a lane is below it; of a section that takes residual streams those are their rows.
     design : bytes, optional
         The 8 bytes of the design; without, any board will do whose memories are large enough.
     logits_base, logits_stride : int, int or None
@@ -63,6 +82,10 @@ class Deployment:
         If a host can read and write them: not where they stay on the chip.
     control : DramControl, optional
         What it takes to bring the memory up, of boards whose host does that.
+    takes, gives : Rows, optional
+        Residual streams before a step and after it, of a section of a model.
+    results : int
+        Logits of a lane, or elements of its residual stream.
     """
 
     parts: Image = field(repr=False)
@@ -72,6 +95,9 @@ class Deployment:
     logits_stride: int | None = None
     states: States | None = None
     control: DramControl | None = None
+    takes: Rows | None = None
+    gives: Rows | None = None
+    results: int = 0
 
     @classmethod
     def of(
@@ -94,10 +120,10 @@ class Deployment:
         control : DramControl, optional
             From the manifest of the board's bitstream.
         """
-        vocab = image.geometry.vocab
+        vocab = image.tokens
         if isinstance(config, CoreConfig):
             config.check(image)
-            return cls(parts=places.regions(image, config.weight_beats), vocab=vocab, design=design)
+            return cls(parts=places.regions(image, config.weight_beats), vocab=vocab, design=design, results=vocab)
         found = image.map
         assert found is not None, "an image of a StreamedConfig has a map"
         states = None
@@ -107,6 +133,12 @@ class Deployment:
                 base=EXTERNAL | found.state * BLOCK, stride=found.state_stride * BLOCK, size=size
             )
         base, stride = config.logits_place(image)
+        size = image.geometry.hidden * SOURCE_BITS // 8
+        takes = gives = None
+        if image.section.takes:
+            takes = Rows(base=EXTERNAL | found.embeddings * BLOCK, stride=image.embeddings.shape[1], size=size)
+        if image.section.gives:
+            gives = Rows(base=base, stride=stride, size=size)
         return cls(
             parts=dict(places.external_regions(image)),
             vocab=vocab,
@@ -115,7 +147,15 @@ class Deployment:
             logits_stride=stride,
             states=states,
             control=control,
+            takes=takes,
+            gives=gives,
+            results=image.results,
         )
+
+    @property
+    def state_bytes(self) -> int | None:
+        """Bytes of a recurrent state; ``None`` if it stays on the chip."""
+        return None if self.states is None else self.states.size
 
     @cached_property
     def model(self) -> str:

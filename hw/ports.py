@@ -12,7 +12,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from nomul.model import isa
-from nomul.model.numbers import NORM_BITS, STATE_BITS, VECTOR_LANES
+from nomul.model.numbers import NORM_BITS, SOURCE_BITS, STATE_BITS, VECTOR_LANES
 from nomul.model.protocol import SLOT_BITS, TOKEN_BITS
 from nomul.model.scalar import EXPONENT_BITS, MANTISSA_BITS
 
@@ -40,6 +40,7 @@ __all__ = [
     "TileLayout",
     "TokensLayout",
     "WeightLayout",
+    "WideRowLayout",
 ]
 
 #: Mode of a pass over embedding rows, beside those of :class:`nomul.model.isa.Mode`.
@@ -79,6 +80,9 @@ ActsLayout = data.StructLayout({"x": data.ArrayLayout(signed(8), VECTOR_LANES), 
 #: An element of an embedding row, with the scale of its row.
 RowLayout = data.StructLayout({"value": signed(8), "scale": 16})
 
+#: The same where rows may be residual streams: of those ``x`` is the element and ``value`` is 0, else ``x`` is.
+WideRowLayout = data.StructLayout({"value": signed(8), "scale": 16, "x": signed(SOURCE_BITS)})
+
 #: A tile for the engine: the next ``outputs · chunks`` weight beats.
 TileLayout = data.StructLayout({"outputs": _OUTPUTS, "chunks": _width(isa.Tile, "chunks")})
 
@@ -111,6 +115,7 @@ def PassLayout(lanes: int) -> data.StructLayout:
         "shift": _width(isa.Pass, "shift"),
         "vectors": _width(isa.Pass, "vectors"),
         "square": 1,
+        "send": 1,
         "scale": data.ArrayLayout(ScalarLayout, lanes),
     })
 
@@ -126,8 +131,9 @@ def QuantLayout(lanes: int) -> data.StructLayout:
 
 
 def RowRequestLayout(lanes: int) -> data.StructLayout:
-    """Embedding rows to read: the token of each lane, elements and distance of rows in bytes."""
+    """Embedding rows to read: the token of each lane, elements and distance of rows in bytes; ``wide`` elements."""
     return data.StructLayout({
+        "wide": 1,
         "elements": _width(isa.Embed, "elements"),
         "stride": _width(isa.Embed, "stride"),
         "token": data.ArrayLayout(unsigned(TOKEN_BITS), lanes),

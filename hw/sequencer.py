@@ -243,7 +243,8 @@ class Sequencer(wiring.Component):
             m.d.sync += [
                 self.pass_o.valid.eq(1),
                 *same(
-                    isa.Pass, to_pass, ("mode", "outputs", "address", "shift", "vectors", "square")
+                    isa.Pass, to_pass,
+                    ("mode", "outputs", "address", "shift", "vectors", "square", "send"),
                 ),
                 to_pass.scale.eq(scalar.value),
             ]
@@ -254,8 +255,9 @@ class Sequencer(wiring.Component):
                 to_pass.outputs.eq(field(word, isa.Embed, "elements")),
                 to_pass.address.eq(field(word, isa.Embed, "norm")),
                 *same(isa.Embed, to_pass, ("shift", "vectors", "square")),
+                to_pass.send.eq(0),
                 self.row_o.valid.eq(1),
-                *same(isa.Embed, self.row_o.payload, ("elements", "stride")),
+                *same(isa.Embed, self.row_o.payload, ("elements", "stride", "wide")),
                 self.row_o.payload.token.eq(token.token),
             ]
         with m.If(going["quant"]):

@@ -163,7 +163,8 @@ class Stat:
 class Embed:
     """``x[j] = row[j] · row scale / 2^shift`` for ``j < elements``, reduced.
 
-    ``stride`` is the distance of rows in bytes. ``norm``, ``vectors`` and ``square`` as in :class:`Pass`.
+    ``stride`` is the distance of rows in bytes. ``norm``, ``vectors`` and ``square`` as in :class:`Pass`. With
+    ``wide``, in a streamed program only, rows have no scale and elements of 32 bits: ``x[j] = row[j]``.
     """
 
     OPCODE: ClassVar[int] = 7
@@ -173,6 +174,7 @@ class Embed:
     norm: int = _bits(20)
     vectors: int = _bits(2)
     square: int = _bits(1)
+    wide: int = _bits(1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +198,8 @@ class Pass:
     ``rs`` holds the scale of the sums. ``norm`` is where the norm vectors that a reducing pass multiplies with
     begin (in words of four): ``vectors`` of them for the maxima, then, if ``square`` is 1, the one for the sum of
     squares (else that one is all ones). In a FORGET pass it is where the lower bounds lie. ``state`` is the
-    first element of the layer's recurrent state. ``shift`` is that of the product.
+    first element of the layer's recurrent state. ``shift`` is that of the product. With ``send``, in a streamed
+    program and a RESIDUAL pass only, the elements also go where logits go, 32 bits each.
     """
 
     OPCODE: ClassVar[int] = 9
@@ -207,6 +210,7 @@ class Pass:
     shift: int = _bits(5)
     vectors: int = _bits(2)
     square: int = _bits(1)
+    send: int = _bits(1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -63,17 +63,18 @@ class MemoryMap:
         instructions: int,
         stream_bytes: int,
         embedding_bytes: int,
+        results: int,
         lanes: int,
         slots: int,
     ) -> MemoryMap:
-        """One part behind the other; ``slots`` is 0 if states stay on the chip."""
+        """One part behind the other; ``slots`` is 0 if states stay on the chip, ``results`` are those of a lane."""
         stream = _blocks(instructions * INSTRUCTION_BYTES)
         embeddings = stream + _blocks(stream_bytes)
         state = embeddings + _blocks(embedding_bytes)
         state_bytes = state_place(geometry, geometry.layers) * STATE_BYTES
         state_stride = _blocks(state_bytes) if slots else 0
         logits = state + slots * state_stride
-        logits_stride = _blocks(geometry.vocab * LOGIT_BYTES)
+        logits_stride = _blocks(results * LOGIT_BYTES)
         return cls(
             stream=stream,
             embeddings=embeddings,

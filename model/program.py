@@ -31,7 +31,7 @@ from .placement import NormPlacement, OnChipNorms, StreamedNorms, load_beats, st
 from .scalar import MANTISSA_BITS, from_float
 from .ternary import TRITS_PER_BYTE
 
-__all__ = ["Image", "Streaming", "beats", "compile_model"]
+__all__ = ["WHOLE", "Image", "Section", "Streaming", "beats", "compile_model"]
 
 # Scalar registers by use.
 R_TEMP, R_RECIP, R_ROOT, R_CONST, R_SCALE, R_EXTRA = range(6)
@@ -59,6 +59,26 @@ class Streaming:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Section:
+    """Which ends of a model are elsewhere: it is some of the layers of a larger one.
+
+    Parameters
+    ----------
+    takes : bool
+        There are no embeddings: row ``k`` of them is a residual stream that the host writes, 32 bits an element, and
+        ``k`` is a token. There are as many as lanes.
+    gives : bool
+        There is no head: the residual stream goes where logits go.
+    """
+
+    takes: bool = False
+    gives: bool = False
+
+
+WHOLE = Section()  #: All of a model.
+
+
+@dataclass(frozen=True, kw_only=True)
 class Image:
     """What a core's memories hold.
 
@@ -73,7 +93,8 @@ class Image:
     norms : ndarray of uint16, shape ``[words, 4]``
         Norm vectors (signed) and lower bounds (unsigned), each filled up to whole words.
     embeddings : ndarray of uint8, shape ``[V, stride]``
-        Row scale (2 bytes, little endian), then int8 elements.
+        Row scale (2 bytes, little endian), then int8 elements. Of a section that takes residual streams there are
+        none, ``[0, stride]``.
     logit_scale_register : int
         Scalar register that holds the scale of the logits when the token is complete.
     map : MemoryMap or None
@@ -83,6 +104,8 @@ class Image:
         Most outputs of a tile that it was compiled for.
     streaming : Streaming or None
         What it was compiled for.
+    section : Section
+        What of a model it is.
     """
 
     geometry: Geometry
@@ -95,11 +118,26 @@ class Image:
     map: MemoryMap | None = None
     tile_outputs: int = 0
     streaming: Streaming | None = None
+    section: Section = WHOLE
+
+    @property
+    def tokens(self) -> int:
+        """What a step takes in a lane is below it: the vocabulary, or rows of residual streams."""
+        if not self.section.takes:
+            return self.geometry.vocab
+        assert self.streaming is not None
+        return self.streaming.lanes
+
+    @property
+    def results(self) -> int:
+        """What a step gives in a lane, of 32 bits each: logits, or a residual stream."""
+        return self.geometry.hidden if self.section.gives else self.geometry.vocab
 
     @property
     def bound_cycles(self) -> float:
         """Ternary weights over trits a cycle: no engine of this width is faster."""
-        return self.geometry.ternary_weights / (TRITS_PER_BYTE * self.bytes_per_beat)
+        head = self.geometry.vocab * self.geometry.hidden if self.section.gives else 0
+        return (self.geometry.ternary_weights - head) / (TRITS_PER_BYTE * self.bytes_per_beat)
 
 
 def beats(matrix: Matrix, bytes_per_beat: int, tile: int) -> np.ndarray:
@@ -150,14 +188,22 @@ class _Builder:
     """Collects program, norms and weights in the order of use."""
 
     def __init__(
-        self, model: Model, bytes_per_beat: int, tile_outputs: int, streaming: Streaming | None
+        self,
+        model: Model,
+        bytes_per_beat: int,
+        tile_outputs: int,
+        streaming: Streaming | None,
+        section: Section,
     ):
         self.model = model
+        self.section = section
         self.bytes_per_beat = bytes_per_beat
         self.tile_outputs = tile_outputs
         self.program: list[isa.Instruction] = []
         self.streaming = streaming
-        matrices = [part for y in model.layers for part in vars(y).values()] + [model.head]
+        matrices = [part for y in model.layers for part in vars(y).values()]
+        if not section.gives:
+            matrices.append(model.head)
         beats = sum(m.outputs * row_chunks(m, bytes_per_beat) for m in matrices if isinstance(m, Matrix))
         self.on_chip = OnChipNorms()
         self.norms: NormPlacement = self.on_chip
@@ -208,7 +254,7 @@ class _Builder:
         """The pass over a matrix; the first quantisation has been issued, later tiles repeat it."""
         chunks = row_chunks(matrix, self.bytes_per_beat)
         tile = matrix.outputs if chunks == 1 else _even_share(matrix.outputs, self.tile_outputs)
-        settings: dict[str, int] = {"address": 0, "shift": 0, "vectors": 0, "square": 0}
+        settings: dict[str, int] = {"address": 0, "shift": 0, "vectors": 0, "square": 0, "send": 0}
         settings.update(fields)
         self.emit(isa.Pass(rs=R_SCALE, outputs=matrix.outputs, **settings))  # type: ignore[arg-type]
         for n in range(0, matrix.outputs, tile):
@@ -348,7 +394,8 @@ class _Builder:
         )
         down = np.abs(layer.down_norm.values) * 2.0**-layer.down_norm.exponent
         self.bounded(f"layers.{number}.mlp.down_proj", layer.down_proj, down)
-        self.stream(layer.down_proj, quant, mode=Mode.RESIDUAL, **reduce)
+        send = self.section.gives and number == len(self.model.layers) - 1
+        self.stream(layer.down_proj, quant, mode=Mode.RESIDUAL, **reduce, send=int(send))
         return reduce
 
     def group(self, vectors: tuple[NormVector, ...]) -> dict[str, int]:
@@ -368,22 +415,27 @@ class _Builder:
         groups.append((model.head_norm, model.head_square))
         reduce = self.group(groups[0])
         shift = model.embedding.exponent - X_FRAC
+        if self.section.takes:
+            shift = 0
         if not 0 <= shift < 32:
             raise NomulError(
                 f"embeddings: the largest magnitude needs exponent {model.embedding.exponent}; "
                 f"the core takes {X_FRAC} to {X_FRAC + 31}, largest magnitudes of about 1e-7 to 120"
             )
-        stride = embedding_stride(d, streamed=self.streaming is not None)
+        stride = embedding_stride(d, streamed=self.streaming is not None, wide=self.section.takes)
         self.emit(
             isa.Embed(
                 elements=d, stride=stride, shift=shift, norm=reduce["address"],
-                vectors=reduce["vectors"], square=1,
+                vectors=reduce["vectors"], square=1, wide=int(self.section.takes),
             )
         )
         for number, layer in enumerate(model.layers):
             self.square_exponent = groups[number][-1].exponent
             reduce = self.block(layer, number, reduce["address"], groups[number + 1])
 
+        if self.section.gives:
+            self.emit(isa.End())
+            return
         self.square_exponent = model.head_square.exponent
         self.maximum(0)
         quant = self.quantise(Source.RESIDUAL, reduce["address"], d)
@@ -411,16 +463,25 @@ def _prologue(streaming: Streaming, at: MemoryMap | None, beats: int) -> list[is
     return made
 
 
-def embedding_stride(hidden: int, *, streamed: bool) -> int:
-    """Bytes from one row of embeddings to the next: scale and elements, to a multiple of 4, or whole blocks."""
+def embedding_stride(hidden: int, *, streamed: bool, wide: bool = False) -> int:
+    """Bytes from one row of embeddings to the next: scale and elements, to a multiple of 4, or whole blocks.
+
+    Of residual streams, ``wide``, elements alone, of 4 bytes.
+    """
     unit = BLOCK if streamed else 4
-    return -(-(2 + hidden) // unit) * unit
+    size = hidden * SOURCE_BITS // 8 if wide else 2 + hidden
+    return -(-size // unit) * unit
 
 
 def compile_model(
-    model: Model, *, bytes_per_beat: int, tile_outputs: int, streaming: Streaming | None = None
+    model: Model,
+    *,
+    bytes_per_beat: int,
+    tile_outputs: int,
+    streaming: Streaming | None = None,
+    section: Section = WHOLE,
 ) -> Image:
-    """Program and memory image of a model.
+    """Program and memory image of a model, or of a section of one.
 
     Parameters
     ----------
@@ -431,6 +492,8 @@ def compile_model(
         Accumulators of the core: outputs of a tile of several chunks. Even, so that gate and up stay together.
     streaming : Streaming, optional
         The core streams its model from external memory; by default it is held on the chip.
+    section : Section
+        That the model is some layers of a larger one, for a core that streams.
 
     Raises
     ------
@@ -446,13 +509,17 @@ def compile_model(
         raise AssertionError("the number formats changed under the compiler")
     if streaming is not None and bytes_per_beat % 8:
         raise ValueError(f"bytes_per_beat is {bytes_per_beat}; of a streamed model it is a multiple of 8")
-    builder = _Builder(model, bytes_per_beat, tile_outputs, streaming)
+    if streaming is None and section != WHOLE:
+        raise ValueError("a section of a model is streamed from external memory")
+    builder = _Builder(model, bytes_per_beat, tile_outputs, streaming, section)
     builder.build()
     g, d = model.geometry, model.geometry.hidden
     embedding = model.embedding
-    table = np.zeros((g.vocab, embedding_stride(d, streamed=streaming is not None)), dtype=np.uint8)
-    table[:, :2] = embedding.scale.astype("<u2").view(np.uint8).reshape(-1, 2)
-    table[:, 2 : 2 + d] = embedding.values.view(np.uint8)
+    stride = embedding_stride(d, streamed=streaming is not None, wide=section.takes)
+    table = np.zeros((0 if section.takes else g.vocab, stride), dtype=np.uint8)
+    if not section.takes:
+        table[:, :2] = embedding.scale.astype("<u2").view(np.uint8).reshape(-1, 2)
+        table[:, 2 : 2 + d] = embedding.values.view(np.uint8)
     where = None
     norms = np.concatenate(builder.on_chip.words) if streaming is None else np.zeros(
         (streamed_norm_words(g, bytes_per_beat), VECTOR_LANES), dtype=np.uint16
@@ -460,7 +527,8 @@ def compile_model(
     if streaming is not None:
         where = MemoryMap.of(
             g, instructions=len(builder.program), stream_bytes=builder.weights.size,
-            embedding_bytes=table.size, lanes=streaming.lanes, slots=streaming.slots,
+            embedding_bytes=streaming.lanes * stride if section.takes else table.size,
+            results=d if section.gives else g.vocab, lanes=streaming.lanes, slots=streaming.slots,
         )  # fmt: skip
         prologue = _prologue(streaming, where, builder.beats)
         builder.program[: len(prologue)] = prologue
@@ -477,4 +545,5 @@ def compile_model(
         map=where,
         tile_outputs=tile_outputs,
         streaming=streaming,
+        section=section,
     )

@@ -14,7 +14,7 @@ from .geometry import Geometry
 from .image import plane_bits
 from .memory_map import BLOCK
 from .placement import NORM_WORD_BYTES, streamed_norm_words
-from .program import Image, Streaming, compile_model
+from .program import WHOLE, Image, Section, Streaming, compile_model
 from .protocol import EXTERNAL, LOGIT_BYTES, SLOT_BITS, Region
 from .ternary import TRITS_PER_BYTE
 
@@ -132,6 +132,11 @@ class StreamedConfig:
             )
 
     @property
+    def sections(self) -> bool:
+        """Whether it runs sections of models too: residual streams go the way of logits, to memory."""
+        return self.logits == "memory"
+
+    @property
     def longest_row(self) -> int:
         """Inputs of the longest row: what accumulators are sized for."""
         return max(self.hidden, self.intermediate)
@@ -167,8 +172,8 @@ class StreamedConfig:
         """What an image for this core is compiled for."""
         return Streaming(lanes=self.lanes, slots=self.slots if self.state == "memory" else 0)
 
-    def compile(self, model: Model) -> Image:
-        """The image of a model for this core.
+    def compile(self, model: Model, section: Section = WHOLE) -> Image:
+        """The image of a model, or of a section of one, for this core.
 
         Raises
         ------
@@ -177,7 +182,7 @@ class StreamedConfig:
         """
         image = compile_model(
             model, bytes_per_beat=self.bytes_per_beat, tile_outputs=self.tile_outputs,
-            streaming=self.streaming,
+            streaming=self.streaming, section=section,
         )  # fmt: skip
         self.check(image)
         return image
@@ -201,6 +206,11 @@ class StreamedConfig:
             raise NomulError(
                 f"image: compiled for tiles of {image.tile_outputs} and {image.streaming}; the core has tiles of "
                 f"{self.tile_outputs} and {self.streaming}: compile it again for this core"
+            )
+        if image.section != WHOLE and not self.sections:
+            raise NomulError(
+                "image: of a section of a model; a core with its logits on the chip runs whole ones: keep logits in "
+                "memory"
             )
         g = image.geometry
         sizes = [

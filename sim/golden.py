@@ -55,6 +55,8 @@ class Golden:
     vectors : Vectors
         The vector unit: recurrent state and whatever the latest token left.
     logit_scale : list of float, one a lane
+    residuals : ndarray of int64, shape ``[rows, d]``
+        Of a section that takes residual streams: what the host wrote; a token is a row's number.
     """
 
     def __init__(self, image: Image, *, lanes: int = 1, slots: int | None = None):
@@ -69,6 +71,7 @@ class Golden:
             state_values=max(places, default=g.state_values), lanes=lanes, slots=self.slots, stored=self._stored,
         )  # fmt: skip
         self.logit_scale = [0.0] * lanes
+        self.residuals = np.zeros((image.tokens if image.section.takes else 0, g.hidden), dtype=np.int64)
         self.trace: Trace | None = None
         self._index = 0
         streaming = {k: self._beats(i) for k, i in enumerate(image.program)}
@@ -97,7 +100,9 @@ class Golden:
 
     @property
     def logits(self) -> np.ndarray:
-        """Sums of the head after a token, int64 ``[L, V]``, in units of ``logit_scale``."""
+        """Sums of the head after a token, int64 ``[L, V]``, in units of ``logit_scale``; of a section without a head
+        the residual stream, ``[L, d]``.
+        """
         return self.vectors.logits
 
     @property
@@ -150,7 +155,7 @@ class Golden:
         Returns
         -------
         ndarray of int64, shape ``[L]``
-            Arg-max of the logits; the smallest of equals.
+            Arg-max of the logits; the smallest of equals. Zeros of a section without a head.
 
         Raises
         ------
@@ -165,11 +170,9 @@ class Golden:
             np.asarray(True if active is None else active, dtype=bool), (self.lanes,)
         )
         token = np.broadcast_to(np.asarray(tokens, dtype=np.int64), (self.lanes,))
-        if token.min() < 0 or token.max() >= self.image.geometry.vocab:
+        if token.min() < 0 or token.max() >= self.image.tokens:
             bad = int(token.max() if token.min() >= 0 else token.min())
-            raise NomulError(
-                f"token {bad} lies outside the vocabulary of {self.image.geometry.vocab}"
-            )
+            raise NomulError(f"token {bad} lies outside the vocabulary of {self.image.tokens}")
         machine = _Token(self, token)
         with _BLAS.limit(limits=1, user_api="blas"):
             for index, instruction in enumerate(self.image.program):
@@ -177,6 +180,8 @@ class Golden:
                 machine.execute(index, instruction)
         register = self.image.logit_scale_register
         self.logit_scale = [float(lane[register]) for lane in machine.registers]
+        if self.image.section.gives:
+            return np.zeros(self.lanes, dtype=np.int64)
         return self.logits.argmax(axis=1)
 
 
@@ -242,6 +247,9 @@ class _Token:
         return max(int(vectors.maxima[which, lane]), _MAX_FLOOR)
 
     def embed(self, i: isa.Embed) -> None:
+        if i.wide:
+            self.core.vectors.begin(i, self.core.residuals[self.token])
+            return
         rows = self.core.image.embeddings[self.token]
         row_scale = rows[:, :2].copy().view("<u2")[:, 0].astype(np.int64)
         values = rows[:, 2 : 2 + i.elements].view(np.int8).astype(np.int64)

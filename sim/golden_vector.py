@@ -90,7 +90,7 @@ class Vectors:
         Of the latest reducing pass.
     squares, sums_squared : list of int, one a lane
     logits : ndarray of int64, shape ``[L, V]``
-        Sums of the latest LOGITS pass.
+        Sums of the latest LOGITS pass, or the residual stream of a pass that sent it, ``[L, d]``.
     saturated : dict
         How many values were limited so far, by kind.
     """
@@ -144,7 +144,11 @@ class Vectors:
 
     def embed(self, i: isa.Embed, values: np.ndarray, row_scale: np.ndarray) -> None:
         """EMBED: ``values`` ``[L, n]`` and the scale of each lane's row, ``[L]``."""
-        self.x = round_shift(values * row_scale[:, None], i.shift)
+        self.begin(i, round_shift(values * row_scale[:, None], i.shift))
+
+    def begin(self, i: isa.Embed, x: np.ndarray) -> None:
+        """EMBED of a residual stream, ``[L, n]``, as it is."""
+        self.x = x
         self.store("x", self.x)
         self._reduce(self.x, i.norm, i.vectors, i.square)
 
@@ -185,6 +189,8 @@ class Vectors:
                 self.saturated["residual"] += int((wide != self.x).sum())
                 self.store("x", self.x)
                 self._reduce(self.x, i.address, i.vectors, i.square)
+                if i.send:
+                    self.logits = self.x
             case Mode.LOGITS:
                 self.logits = sums
 

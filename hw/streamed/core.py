@@ -70,7 +70,7 @@ class StreamedCore(wiring.Component):
                 else lanes * config.hidden
             ),
             inputs=row, bytes_per_beat=config.bytes_per_beat, vocab=config.vocab,
-            rows=config.tile_outputs,
+            rows=config.tile_outputs, sections=config.sections,
         )  # fmt: skip
         self.norms = StreamedNormMemory(words=config.norm_words, row=config.bytes_per_beat // 8)
         self.distributor = Distributor(bytes_per_beat=config.bytes_per_beat)
@@ -84,7 +84,8 @@ class StreamedCore(wiring.Component):
         self.mover: Mover | None = None
         self.logits: LogitWriter | LogitsMemory
         if config.logits == "memory":
-            self.logits = LogitWriter(lanes=lanes, bits=sum_bits, word_bytes=word)
+            bits = self.vector.logits.sum.shape().width
+            self.logits = LogitWriter(lanes=lanes, bits=bits, word_bytes=word)
             clients.append("logits")
         else:
             self.logits = LogitsMemory(vocab=config.vocab, bits=sum_bits, lanes=lanes)
@@ -217,7 +218,16 @@ class StreamedCore(wiring.Component):
         connect(m, sequencer.quant_o, vector.quant_i)
         connect(m, sequencer.tile_o, engine.tile)
         connect(m, sequencer.row_o, self.rows.request)
-        connect(m, self.rows.rows, vector.rows)
+        rows = self.rows.rows
+        if config.sections:
+            connect(m, rows, vector.rows)
+        else:
+            m.d.comb += [
+                vector.rows.valid.eq(rows.valid),
+                vector.rows.payload.value.eq(rows.payload.value),
+                vector.rows.payload.scale.eq(rows.payload.scale),
+                rows.ready.eq(vector.rows.ready),
+            ]
         m.submodules.acts = acts = ResetInserter(ends)(Slice(shape=ActsLayout))
         connect(m, vector.acts, acts.i)
         connect(m, acts.o, engine.acts)

@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Module, Mux, ResetInserter, Signal, unsigned
+from amaranth.hdl import Array, Cat, Module, Mux, ResetInserter, Signal, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from nomul.hw.memory import Slice
-from nomul.hw.ports import MemorySignature, RowLayout, RowRequestLayout
+from nomul.hw.ports import MemorySignature, RowRequestLayout, WideRowLayout
 from nomul.model.isa import Part
 from nomul.model.memory_map import BLOCK
+from nomul.model.numbers import SOURCE_BITS
 
 from .gearbox import Gearbox
 from .ports import BLOCK_BITS, BasesLayout, block_word
@@ -19,6 +20,7 @@ from .reader import Reader
 __all__ = ["Rows"]
 
 _SCALE_BYTES = 2
+_WIDE_BYTES = SOURCE_BITS // 8
 _DEPTH = 64  # words fetched ahead
 
 
@@ -26,7 +28,8 @@ class Rows(wiring.Component):
     """Reads the row of each lane's token, one lane after the other, an element a cycle.
 
     The row of a token begins at block ``base + token · stride``: two bytes of scale (unsigned, little
-    endian), then elements of one signed byte.
+    endian), then elements of one signed byte. Where the request says so, they are ``wide``: no scale, elements of
+    four bytes, an element in four cycles.
 
     Parameters
     ----------
@@ -37,7 +40,7 @@ class Rows(wiring.Component):
     request : ``In(stream.Signature(RowRequestLayout(lanes)))``
         ``stride`` in bytes, a multiple of 64. Taken when all before are done.
     bases : ``In(BasesLayout)``
-    rows : ``Out(stream.Signature(RowLayout))``
+    rows : ``Out(stream.Signature(WideRowLayout))``
         All elements of lane 0, then of lane 1, …; the scale holds for its whole row.
     stop : ``In(1)``
         A cycle's strobe: gives up the request at work, or offered in this cycle. What is offered is withdrawn in
@@ -51,7 +54,7 @@ class Rows(wiring.Component):
         super().__init__({
             "request": In(stream.Signature(RowRequestLayout(lanes))),
             "bases": In(BasesLayout),
-            "rows": Out(stream.Signature(RowLayout)),
+            "rows": Out(stream.Signature(WideRowLayout)),
             "stop": In(1),
             "memory": Out(MemorySignature(word_bytes=word_bytes)),
         })
@@ -76,17 +79,19 @@ class Rows(wiring.Component):
         at = Signal(BLOCK_BITS, reset_less=True)
         left = Signal.like(asked.elements)
         scale = Signal(unsigned(8 * _SCALE_BYTES), reset_less=True)
-        m.submodules.slice = near = ResetInserter(self.stop)(Slice(shape=RowLayout))
-        words = (work.elements + (_SCALE_BYTES + self.word_bytes - 1)) >> (
-            self.word_bytes.bit_length() - 1
-        )
+        m.submodules.slice = near = ResetInserter(self.stop)(Slice(shape=WideRowLayout))
+        size = Mux(work.wide, work.elements * _WIDE_BYTES, work.elements + _SCALE_BYTES)
+        words = (size + (self.word_bytes - 1)) >> (self.word_bytes.bit_length() - 1)
+        lower = Signal(unsigned(SOURCE_BITS - 8), reset_less=True)  # bytes of a wide element
+        place = Signal(range(_WIDE_BYTES))
         shift = block_word(self.word_bytes)
         m.d.comb += [
             reader.start.eq(start | self.stop),
             reader.address.eq(at << shift),
             reader.words.eq(Mux(self.stop, 0, words)),
-            near.i.payload.value.eq(gear.o.payload),
+            near.i.payload.value.eq(Mux(work.wide, 0, gear.o.payload)),
             near.i.payload.scale.eq(scale),
+            near.i.payload.x.eq(Mux(work.wide, Cat(lower, gear.o.payload), 0)),
         ]
         connect(m, near.o, flipped(self.rows))
         token = Array(work.token)[lane] if self.lanes > 1 else work.token[0]
@@ -113,8 +118,10 @@ class Rows(wiring.Component):
                 give_up()
             with m.State("START"):
                 m.d.comb += start.eq(1)
-                m.d.sync += left.eq(work.elements)
+                m.d.sync += [left.eq(work.elements), place.eq(0)]
                 m.next = "LOW"
+                with m.If(work.wide):
+                    m.next = "ELEMENTS"
                 give_up()
             with m.State("LOW"):
                 m.d.comb += gear.o.ready.eq(1)
@@ -129,8 +136,11 @@ class Rows(wiring.Component):
                     m.next = "ELEMENTS"
                 give_up()
             with m.State("ELEMENTS"):
-                m.d.comb += [near.i.valid.eq(gear.o.valid), gear.o.ready.eq(near.i.ready)]
-                with m.If(gear.o.valid & near.i.ready):
+                whole = ~work.wide | (place == _WIDE_BYTES - 1)
+                m.d.comb += [near.i.valid.eq(gear.o.valid & whole), gear.o.ready.eq(near.i.ready | ~whole)]
+                with m.If(gear.o.valid & gear.o.ready):
+                    m.d.sync += [lower.eq(Cat(lower[8:], gear.o.payload)), place.eq(place + 1)]
+                with m.If(gear.o.valid & near.i.ready & whole):
                     m.d.sync += left.eq(left - 1)
                     with m.If(left == 1):
                         m.d.sync += lane.eq(lane + 1)

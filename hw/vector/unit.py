@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Module, Mux, Signal, Value, signed, unsigned
+from amaranth import C, Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, fifo, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -20,6 +20,7 @@ from nomul.hw.ports import (
     StateSignature,
     StatsLayout,
     SumsLayout,
+    WideRowLayout,
 )
 from nomul.hw.probe import Probe
 from nomul.model.isa import Mode
@@ -87,6 +88,8 @@ class VectorUnit(wiring.Component):
         Outputs of the largest LOGITS pass.
     rows : int
         Rows of sums that can wait for the turn of their lanes, at least 16; none with one lane.
+    sections : bool
+        Residual streams may come as rows, and go where logits go: of a model whose other layers are elsewhere.
 
     Members
     -------
@@ -94,7 +97,7 @@ class VectorUnit(wiring.Component):
         Two wait besides the one at work. ``outputs`` is at least 1, of a GATED pass even.
     rows : ``In(stream.Signature(RowLayout))``
         What an EMBED pass consumes: all elements of lane 0, all of lane 1, and so on; before the next
-        lane's three cycles are let pass.
+        lane's three cycles are let pass. ``WideRowLayout`` with ``sections``.
     sums : ``In(stream.Signature(SumsLayout(lanes, acc_bits(inputs))))``
         What the other passes consume. ``last`` is not looked at: a pass counts. Rows of a pass
         that has not begun wait, if there are several lanes.
@@ -118,9 +121,10 @@ class VectorUnit(wiring.Component):
     state : ``In(StateSignature())``
         Another access to the states.
     best : ``Out(StructLayout({"index": ArrayLayout(16, lanes)}))``
-        Arg-max of the latest LOGITS pass. Valid when idle.
+        Arg-max of the latest LOGITS pass; 0 after a pass that sends. Valid when idle.
     logits : ``Out(LogitSignature(lanes, bits))``
-        Its sums, one cycle after each enters.
+        Its sums, one cycle after each enters. With ``sections``, 32 bits, also the elements of a RESIDUAL pass
+        that sends, as they are stored.
     saturated : ``Out(StructLayout({"residual": 16, "t": 16}))``
         Values limited so far, all lanes; stay at their maximum.
     """
@@ -136,6 +140,7 @@ class VectorUnit(wiring.Component):
         bytes_per_beat: int,
         vocab: int,
         rows: int = 2 * BLOCK,
+        sections: bool = False,
     ):
         sizes = {
             "lanes": lanes,
@@ -174,13 +179,15 @@ class VectorUnit(wiring.Component):
         self.vocab = vocab
         self.sum_bits = acc_bits(inputs)
         self.waiting_rows = rows
+        self.sections = sections
+        logit_bits = max(self.sum_bits, SOURCE_BITS) if sections else self.sum_bits
         self.recurrence = Recurrence(lanes=lanes, hidden=hidden, state_elements=state_elements)
         self.stored = Probe(signed(SOURCE_BITS), name="seen_store")
         self.residual_rows = lanes * -(-hidden // VECTOR_LANES)
         self.rows_total = self.residual_rows + lanes * -(-max(hidden, intermediate) // VECTOR_LANES)
         super().__init__({
             "pass_i": In(stream.Signature(PassLayout(lanes))),
-            "rows": In(stream.Signature(RowLayout)),
+            "rows": In(stream.Signature(WideRowLayout if sections else RowLayout)),
             "sums": In(stream.Signature(SumsLayout(lanes, self.sum_bits))),
             "quant_i": In(stream.Signature(QuantLayout(lanes))),
             "acts": Out(stream.Signature(ActsLayout)),
@@ -194,7 +201,7 @@ class VectorUnit(wiring.Component):
             "active": In(lanes),
             "state": In(StateSignature()),
             "best": Out(data.StructLayout({"index": data.ArrayLayout(TOKEN_BITS, lanes)})),
-            "logits": Out(LogitSignature(lanes=lanes, bits=self.sum_bits)),
+            "logits": Out(LogitSignature(lanes=lanes, bits=logit_bits)),
             "saturated": Out(data.StructLayout({"residual": COUNT_BITS, "t": COUNT_BITS})),
         })
 
@@ -304,6 +311,11 @@ class VectorUnit(wiring.Component):
         forget, update, output = mode_is(Mode.FORGET), mode_is(Mode.INPUT), mode_is(Mode.OUTPUT)
         residual, gated, embed = mode_is(Mode.RESIDUAL), mode_is(Mode.GATED), mode_is(EMBED)
         logits = mode_is(Mode.LOGITS)
+        sends = Signal()  # its elements go where logits go
+        if self.sections:
+            with m.If(pop):
+                m.d.sync += sends.eq(head.send & (head.mode == Mode.RESIDUAL))
+        tells = logits | sends
         reducing = mode_is(Mode.OUTPUT, Mode.RESIDUAL, Mode.GATED, EMBED)
         m.d.sync += overlap.eq(
             queue.r_rdy
@@ -322,7 +334,7 @@ class VectorUnit(wiring.Component):
         full = Signal()  # no room for logits
         pause = Signal(VECTOR_LANES - 1)  # before the next lane's row
         sum_valid, sum_ready = Signal(), Signal()
-        m.d.sync += full.eq(logits & ~self.logits.room)
+        m.d.sync += full.eq(tells & ~self.logits.room)
         with m.If(pop):
             m.d.sync += even.eq(head.mode == Mode.GATED)
         m.d.comb += [
@@ -448,7 +460,11 @@ class VectorUnit(wiring.Component):
         with m.If(row_here):
             m.d.sync += x_row.eq(here)
         base = Signal(scaler.base.shape(), reset_less=True)
-        m.d.sync += base.eq(Mux(residual, Mux(place == 0, here[0], x_row[place]), 0))
+        other: Value = C(0, signed(SOURCE_BITS))
+        if self.sections:
+            at = _OPERANDS + Scaler.latency - 2  # the cycle before the register's
+            other = Mux(embed, delay(m, row.x, at, name="row_x")[-1], 0)
+        m.d.sync += base.eq(Mux(residual, Mux(place == 0, here[0], x_row[place]), other))
         m.d.comb += scaler.base.eq(base)
 
         # 5 and 6: to σ, or saturated into memory and to the reduction.
@@ -535,16 +551,24 @@ class VectorUnit(wiring.Component):
             self.stats.max.eq(reduction.max),
             self.stats.squares.eq(reduction.squares),
             self.stats.sums.eq(square_sum.answer),
-            argmax.start.eq(begin & logits if self.lanes > 1 else begin),
+            argmax.start.eq(begin & tells if self.lanes > 1 else begin),
             argmax.valid.eq(to_logits[_OPERANDS]),
             argmax.value.eq(a),
             argmax.tag.eq(tags[_OPERANDS]),
             self.best.index.eq(argmax.best),
-            self.logits.valid.eq(to_logits[_OPERANDS]),
+            self.logits.valid.eq(argmax.valid),
             self.logits.index.eq(argmax.index),
-            self.logits.lane.eq(tags[_OPERANDS].lane),
+            self.logits.lane.eq(argmax.tag.lane),
             self.logits.sum.eq(a),
         ]
+        if self.sections:
+            with m.If(sends):
+                m.d.comb += [
+                    argmax.valid.eq(to_store[_ELEMENT]),
+                    argmax.value.eq(0),
+                    argmax.tag.eq(tags[_ELEMENT]),
+                    self.logits.sum.eq(element),
+                ]
         wiring.connect(m, wiring.flipped(self.state), recurrence.state)
         wiring.connect(m, wiring.flipped(self.norm_a), reduction.norm)
         wiring.connect(m, wiring.flipped(self.norm_b), quantiser.norm)

@@ -82,16 +82,19 @@ class GoldenBoard:
         At which its cycles count; 0 stands.
     """
 
-    def __init__(self, image: Image, deployment: Deployment, *, lanes: int = 1, pace: int = 4):
+    def __init__(
+        self, image: Image, deployment: Deployment, *, lanes: int = 1, pace: int = 4, slots: int | None = None,
+        design: bytes = DESIGN,
+    ):  # fmt: skip
         sizes = [0] * REGIONS
         for address, data in deployment.parts.items():
             if not address & EXTERNAL:
                 end = (address & (1 << REGION_SHIFT) - 1) + len(data)
                 sizes[address >> REGION_SHIFT] = max(sizes[address >> REGION_SHIFT], end)
-        sizes[Region.LOGITS] = 4 * deployment.vocab
-        self.lanes, self.slots = lanes, 2 if deployment.states else lanes
+        sizes[Region.LOGITS] = 4 * deployment.results
+        self.lanes, self.slots = lanes, slots or (2 if deployment.states else lanes)
         self.identity = Identity(
-            design=DESIGN, bytes_per_beat=36, lanes=lanes, slots=self.slots, clock_hz=1,
+            design=design, bytes_per_beat=36, lanes=lanes, slots=self.slots, clock_hz=1,
             memory_bytes=_MEMORY_BYTES if deployment.states else 0, region_bytes=tuple(sizes),
         )  # fmt: skip
         self.deployment = deployment
@@ -122,7 +125,7 @@ class GoldenBoard:
         self.rows, self.steps = list[list[LaneToken | None]](), 0
 
     def _logits_stride(self) -> int:
-        return self.deployment.logits_stride or 4 << plane_bits(self.deployment.vocab)
+        return self.deployment.logits_stride or 4 << plane_bits(self.deployment.results)
 
     # The link
 
@@ -214,18 +217,22 @@ class GoldenBoard:
         for _ in range(min(self.pace, self.steps - len(self.results))):
             row = self.rows[min(len(self.results), len(self.rows) - 1)]
             tokens = [0] * self.lanes
+            for slot in {entry.slot for entry in row if entry is not None}:
+                self.load_state(slot)
             for lane, entry in enumerate(row):
                 if entry is not None:
                     tokens[lane] = self.last[entry.slot] if entry.token is None else entry.token
-                    self.load_state(entry.slot)
                     if entry.fresh:
                         self.golden.reset(entry.slot)
+            self.load_residuals()
             found = self.golden.step(
                 tokens, slots=[entry.slot if entry else 0 for entry in row],
                 active=[entry is not None for entry in row],
             )  # fmt: skip
-            if not whole:
-                found = (found + 1) % GEOMETRY.vocab
+            if not whole and self.deployment.gives:
+                self.golden.vectors.logits = self.golden.logits + 1
+            elif not whole:
+                found = (found + 1) % self.golden.image.geometry.vocab
             self.last = {}
             for lane, entry in enumerate(row):
                 if entry is not None:
@@ -244,6 +251,14 @@ class GoldenBoard:
             if place[at : at + len(data)] != data:
                 return False
         return True
+
+    def load_residuals(self) -> None:
+        """What the host wrote for a section of a model."""
+        takes = self.deployment.takes
+        if takes is not None:
+            for row in range(self.lanes):
+                at = takes.base - EXTERNAL + row * takes.stride
+                self.golden.residuals[row] = np.frombuffer(bytes(self.memory[at : at + takes.size]), "<i4")
 
     def _state(self, slot: int) -> slice:
         states = self.deployment.states

@@ -100,10 +100,11 @@ def walk(stats: list[dict[str, Any]], tokens: list[int]) -> list[tuple[str, dict
                             "shift": i.shift,
                             "vectors": i.vectors,
                             "square": i.square,
+                            "send": 0,
                             "scale": None,
                         },
                     ),
-                    ("row_o", {"elements": i.elements, "stride": i.stride, "token": tokens}),
+                    ("row_o", {"wide": i.wide, "elements": i.elements, "stride": i.stride, "token": tokens}),
                 ]
             case isa.Pass():
                 passes += 1
@@ -117,6 +118,7 @@ def walk(stats: list[dict[str, Any]], tokens: list[int]) -> list[tuple[str, dict
                             "shift": i.shift,
                             "vectors": i.vectors,
                             "square": i.square,
+                            "send": i.send,
                             "scale": values(i.rs),
                         },
                     )

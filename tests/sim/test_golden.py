@@ -122,7 +122,7 @@ def test_saturated_arguments_of_sigma_are_counted():
 
 def test_saturated_residuals_are_counted():
     vectors = Vectors(np.zeros((8, 4), np.uint16), hidden=3, intermediate=1, state_values=3)
-    step = isa.Pass(mode=Mode.RESIDUAL, rs=0, outputs=3, address=0, shift=0, vectors=0, square=0)
+    step = isa.Pass(mode=Mode.RESIDUAL, rs=0, outputs=3, address=0, shift=0, vectors=0, square=0, send=0)
     one = Scalar(1 << 17, -17)  # sums are in units of 1
     sums = np.array([[20_000, -20_000, 5]])
     vectors.run(step, sums, [one])

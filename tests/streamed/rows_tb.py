@@ -44,6 +44,9 @@ class Bed:
         bases[Part.EMBEDDINGS]["block"] = self.block
         self.dut.bases.value = pack_bits(BasesLayout, bases)
 
+    def ask(self, tokens: list[int], elements: int, stride: int, *, wide: int = 0) -> dict[str, Any]:
+        return {"wide": wide, "elements": elements, "stride": stride, "token": tokens}
+
     def rows(self, tokens: list[int], elements: int, stride: int) -> list[dict[str, int]]:
         """What must come."""
         found = []
@@ -51,8 +54,15 @@ class Bed:
             row = self.memory.get(self.block * BLOCK + token * stride, 2 + elements)
             scale = int.from_bytes(row[:2], "little")
             values = [b - 256 if b > 127 else b for b in row[2:]]
-            found += [{"value": v, "scale": scale} for v in values]
+            found += [{"value": v, "scale": scale, "x": 0} for v in values]
         return found
+
+    def wide_rows(self, tokens: list[int], elements: int, stride: int) -> list[int]:
+        """The elements that must come."""
+        rows = [self.memory.get(self.block * BLOCK + token * stride, 4 * elements) for token in tokens]
+        return [
+            int.from_bytes(row[k : k + 4], "little", signed=True) for row in rows for k in range(0, 4 * elements, 4)
+        ]
 
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
@@ -67,11 +77,34 @@ async def reads_the_row_of_each_lane(dut, stall: float, memory_stall: float) -> 
         tokens = [rng.choice([0, 0xFFFF, rng.getrandbits(16)]) for _ in range(LANES)]
         await bed.base()
         wanted = bed.rows(tokens, elements, stride)
-        bed.bench.send("request", [{"elements": elements, "stride": stride, "token": tokens}])
+        bed.bench.send("request", [bed.ask(tokens, elements, stride)])
         assert await bed.bench.receive("rows", LANES * elements, stall=stall) == wanted
     await bed.bench.step(50)
     await bed.memory.settle()
     assert not any(burst.write for burst in bed.memory.bursts)
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+@cocotb.parametrize(stall=[0.0, 0.6], memory_stall=[0.0, 0.5])
+async def reads_residual_streams(dut, stall: float, memory_stall: float) -> None:
+    """Wide elements, and embeddings between them."""
+    bed = Bed(dut)
+    await bed.start(stall=memory_stall, latency=(1, 30))
+    rng = bed.bench.rng
+    for turn in range(8):
+        elements = rng.choice([1, 2, WORD // 4, WORD // 4 + 1, rng.randint(1, 64), 600 // LANES])
+        wide = turn % 3 < 2
+        size = 4 * elements if wide else 2 + elements
+        stride = -(-size // BLOCK) * BLOCK
+        tokens = [rng.choice([0, rng.getrandbits(4)]) for _ in range(LANES)]
+        await bed.base()
+        bed.bench.send("request", [bed.ask(tokens, elements, stride, wide=int(wide))])
+        found = await bed.bench.receive("rows", LANES * elements, stall=stall)
+        if wide:
+            assert [row["x"] for row in found] == bed.wide_rows(tokens, elements, stride)
+            assert not any(row["value"] for row in found)
+        else:
+            assert found == bed.rows(tokens, elements, stride)
 
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")
@@ -81,7 +114,7 @@ async def an_element_a_cycle_15_cycles_after_the_request(dut) -> None:
     await bed.start(latency=(latency, latency))
     elements = 48
     tokens = [3 * k for k in range(LANES)]
-    bed.bench.send("request", [{"elements": elements, "stride": BLOCK, "token": tokens}] * 2)
+    bed.bench.send("request", [bed.ask(tokens, elements, BLOCK)] * 2)
     assert await bed.bench.receive("rows", 2 * LANES * elements) == 2 * bed.rows(tokens, elements, BLOCK)
     times, asked = bed.bench.times("rows"), bed.bench.times("request")
     assert times[0] - asked[0] == 15 + latency
@@ -97,7 +130,7 @@ async def wrong_words_still_make_a_row(dut) -> None:
     bed = Bed(dut)
     await bed.start(latency=(1, 4))
     bed.memory.wrong = range(1 << 32)
-    bed.bench.send("request", [{"elements": 40, "stride": BLOCK, "token": [1] * LANES}])
+    bed.bench.send("request", [bed.ask([1] * LANES, 40, BLOCK)])
     await bed.bench.receive("rows", 40 * LANES, stall=0.3)
 
 
@@ -109,7 +142,8 @@ async def nothing_is_left_of_what_was_stopped(dut, latency: int) -> None:
     await bed.start(latency=(latency, latency), stall=0.2)
     rng = bed.bench.rng
     for delay in [*range(24), *(rng.randint(20, 90 * LANES) for _ in range(12))]:
-        bed.bench.send("request", [{"elements": 61, "stride": BLOCK, "token": [rng.getrandbits(16)] * LANES}])
+        wide = rng.getrandbits(1)
+        bed.bench.send("request", [bed.ask([rng.getrandbits(16)] * LANES, 61, BLOCK, wide=wide)])
         await bed.bench.sent("request")
         port = bed.bench.expect("rows", 61 * LANES, stall=0.3)
         await bed.bench.step(delay)
@@ -119,5 +153,5 @@ async def nothing_is_left_of_what_was_stopped(dut, latency: int) -> None:
         dut.stop.value = 0
         port.held = None
         tokens = [rng.getrandbits(16) for _ in range(LANES)]
-        bed.bench.send("request", [{"elements": 9, "stride": BLOCK, "token": tokens}])
+        bed.bench.send("request", [bed.ask(tokens, 9, BLOCK)])
         assert await bed.bench.receive("rows", 9 * LANES, stall=0.3) == bed.rows(tokens, 9, BLOCK)

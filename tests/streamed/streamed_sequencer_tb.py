@@ -135,11 +135,12 @@ def wanted(program: Sequence[isa.Instruction]) -> dict[str, list[dict[str, int]]
         match i:
             case isa.Embed():
                 found["pass_o"].append({"mode": EMBED, "outputs": i.elements, "address": i.norm, "shift": i.shift,
-                                        "vectors": i.vectors, "square": i.square})
-                found["row_o"].append({"elements": i.elements, "stride": i.stride})
+                                        "vectors": i.vectors, "square": i.square, "send": 0})
+                found["row_o"].append({"wide": i.wide, "elements": i.elements, "stride": i.stride})
             case isa.Pass():
                 found["pass_o"].append({"mode": i.mode, "outputs": i.outputs, "address": i.address,
-                                        "shift": i.shift, "vectors": i.vectors, "square": i.square})
+                                        "shift": i.shift, "vectors": i.vectors, "square": i.square,
+                                        "send": i.send})
             case isa.Quant():
                 found["quant_o"].append({"source": i.source, "elements": i.elements, "norm": i.norm})
             case isa.Tile():

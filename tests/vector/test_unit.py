@@ -40,10 +40,13 @@ SHIPPED = ODD | {
         (TWO, 2, 16),
         (THREE, 2, 12),
         (EIGHT, 1, 8),
+        (THREE | {"sections": True}, 2, 8),
+        (ODD | {"sections": True}, 1, 6),
         (TINY, 1, 20),
         (TINY | {"lanes": 2, "state_elements": 2}, 1, 20),
     ],
-    ids=["shipped", "two lanes and long rows", "three lanes", "eight lanes", "tiny", "tiny, two lanes"],
+    ids=["shipped", "two lanes and long rows", "three lanes", "eight lanes", "sections, three lanes", "sections",
+         "tiny", "tiny, two lanes"],
 )
 def test_equals_golden(geometry: dict[str, Any], layers: int, rounds: int) -> None:
     parameters = {"geometry": geometry, "layers": layers, "rounds": rounds}

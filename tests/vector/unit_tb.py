@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from typing import Any
 
 import cocotb
@@ -16,7 +17,7 @@ from nomul.hw.vector.turns import BLOCK, Turns
 from nomul.hw.vector.unit import OVERLAP
 from nomul.model import isa, scalar
 from nomul.model.isa import Mode, Source
-from nomul.model.numbers import ACT_MAX, product_shift
+from nomul.model.numbers import ACT_MAX, SOURCE_BITS, product_shift
 from nomul.model.scalar import Scalar
 from nomul.sim.golden_vector import Vectors
 from nomul.sim.harness import Bench, pack_bits, parameters, unpack_bits
@@ -171,7 +172,7 @@ class Machine:
         self.golden.run(i, sums, scales)
         self.bench.send("pass_i", [{
             "mode": i.mode, "outputs": i.outputs, "address": i.address, "shift": i.shift,
-            "vectors": i.vectors, "square": i.square, "scale": [s._asdict() for s in scales],
+            "vectors": i.vectors, "square": i.square, "send": i.send, "scale": [s._asdict() for s in scales],
         }])  # fmt: skip
         words = [{"sum": column, "last": int(self.rng.integers(2))} for column in sums.T]
         if self.held is None:
@@ -182,21 +183,27 @@ class Machine:
     def embed(self, elements: int) -> None:
         fields = self.reduction(elements)
         i = isa.Embed(elements=elements, stride=0, shift=int(self.rng.integers(32)),
-                      norm=fields.pop("address"), **fields)
+                      norm=fields.pop("address"), wide=0, **fields)
         values = self.rng.integers(-127, 128, (L, elements))
         row_scale = self.rng.choice([0, 1, 65535, *self.rng.integers(0, 1 << 16, 9)], L)
         if self.rng.random() < 0.2:
             values[:] = 0
-        self.golden.embed(i, values, row_scale)
+        rows = [{"value": v, "scale": row_scale[lane]} for lane in range(L) for v in values[lane]]
+        if UNIT.sections and self.rng.random() < 0.5:  # residual streams; the scale may be anything
+            i = replace(i, wide=1)
+            edge = 1 << SOURCE_BITS - 1
+            x = self.rng.choice([-edge, edge - 1, *self.rng.integers(-edge, edge, 4 * elements)], (L, elements))
+            self.golden.begin(i, x)
+            rows = [row | {"value": 0, "x": int(one)} for row, one in zip(rows, x.reshape(-1), strict=True)]
+        else:
+            self.golden.embed(i, values, row_scale)
+            if UNIT.sections:
+                rows = [row | {"x": 0} for row in rows]
         self.bench.send("pass_i", [{
             "mode": EMBED, "outputs": elements, "address": i.norm, "shift": i.shift,
-            "vectors": i.vectors, "square": i.square, "scale": [scalar.ZERO._asdict()] * L,
+            "vectors": i.vectors, "square": i.square, "send": 0, "scale": [scalar.ZERO._asdict()] * L,
         }])  # fmt: skip
-        self.bench.send(
-            "rows",
-            ({"value": v, "scale": row_scale[lane]} for lane in range(L) for v in values[lane]),
-            stall=self.stall,
-        )  # fmt: skip
+        self.bench.send("rows", rows, stall=self.stall)
 
     def gates(self, elements: int, layer: int | None = None) -> None:
         """FORGET, INPUT and OUTPUT, one behind the other."""
@@ -219,9 +226,11 @@ class Machine:
             self.setting(Mode.OUTPUT, elements, shift=shift, **fields), self.sums(elements),
             self.scales(2, spread))
 
-    def residual(self, elements: int) -> None:
+    def residual(self, elements: int, *, send: bool = False) -> None:
+        if send:
+            self.logits.clear()
         self.run_pass(
-            self.setting(Mode.RESIDUAL, elements, **self.reduction(elements)), self.sums(elements),
+            self.setting(Mode.RESIDUAL, elements, **self.reduction(elements), send=int(send)), self.sums(elements),
             self.scales(*((15, 2) if self.rng.random() < 0.2 else (3, 15))))
 
     def gated(self, elements: int) -> None:
@@ -238,7 +247,7 @@ class Machine:
     @staticmethod
     def setting(mode: Mode, outputs: int, **fields: int) -> isa.Pass:
         return isa.Pass(mode=mode, rs=0, outputs=outputs, **(
-            {"address": 0, "shift": 0, "vectors": 0, "square": 0} | fields))
+            {"address": 0, "shift": 0, "vectors": 0, "square": 0, "send": 0} | fields))
 
     def begin_quant(self, source: Source, elements: int) -> tuple[int, list[list[int]]]:
         """Issues a quantisation; the beats that it must give."""
@@ -276,9 +285,9 @@ class Machine:
             if sums:
                 assert stats["sums"] == self.golden.sums_squared[lane]
 
-    def check_logits(self) -> None:
+    def check_logits(self, *, sent: bool = False) -> None:
         best = unpack_bits(UNIT.signature.members["best"].shape, int(self.dut.best.value))
-        assert best["index"] == self.golden.logits.argmax(axis=1).tolist()
+        assert best["index"] == ([0] * L if sent else self.golden.logits.argmax(axis=1).tolist())
         outputs = self.golden.logits.shape[1]
         order = sorted(
             ((lane, index) for lane in range(L) for index in range(outputs)),
@@ -365,6 +374,13 @@ async def passes_equal_golden(dut: Any, stall: float) -> None:
         await machine.check_stats(vectors, sums=True)
         machine.check_counts()
         machine.check_logits()
+
+        if UNIT.sections:  # the residual stream goes where logits go
+            machine.embed(d)
+            machine.residual(d, send=True)
+            await machine.idle()
+            await machine.check_stats(vectors, sums=False)
+            machine.check_logits(sent=True)
 
 
 @cocotb.test(timeout_time=10, timeout_unit="ms")
