@@ -141,13 +141,13 @@ def streamed_config(
 
     States stay on the chip with one lane, or behind an AXI port, whose chips are large, if they are not
     too many; logits too where memory's words are too wide for them. Of several boards that share a model each has
-    states for the lanes of all, in memory.
+    states for twice the lanes of all, in memory.
     """
     word, memory = (dram.word_bytes, dram.part.capacity) if dram else _MEMORIES[port]
     if word is None and bytes_per_beat > BLOCK:
         raise NomulError(f"core: bytes_per_beat is {bytes_per_beat}; over AXI it is at most {BLOCK}")
     word = word or bytes_per_beat
-    slots = 1 if lanes == boards == 1 else max(2, boards) * lanes
+    slots = 1 if lanes == boards == 1 else 2 * boards * lanes
     large = slots * geometry.state_values > _STATE_ON_CHIP
     return StreamedConfig.for_geometry(
         geometry, port=port, bytes_per_beat=bytes_per_beat, lanes=lanes, word_bytes=word,

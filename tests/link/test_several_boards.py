@@ -100,7 +100,7 @@ def test_users_get_what_one_golden_model_gives(count: int, groups: int | None):
     model = golden()
     with opened(count, groups) as (connection, _):
         pipeline = connection.board
-        assert pipeline.identity.lanes == LANES * (groups or count)
+        assert pipeline.identity.lanes == LANES * (groups or min(2 * count, SLOTS // LANES))
         lanes = Lanes(pipeline, logits=lambda k: pipeline.logits(GEOMETRY.vocab, lane=k) * pipeline.logit_scale(k))
         wanted = {}
         for k in range(12):
@@ -237,7 +237,7 @@ def test_all_boards_work_at_once():
 
     for board in boards:
         board.pace = 1
-    with Boards([lambda board=board: Slow(board) for board in boards], deployments) as connection:
+    with Boards([lambda board=board: Slow(board) for board in boards], deployments, groups=count) as connection:
         rows = [[LaneToken(token=k, slot=k, fresh=True) for k in range(LANES * count)],
                 [LaneToken(token=None, slot=k) for k in range(LANES * count)]]  # fmt: skip
         assert len(list(connection.board.run(rows, steps))) == steps
