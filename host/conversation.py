@@ -40,7 +40,9 @@ class Tokenizer(Protocol):
 class Deployed(Protocol):
     """What is needed of a :class:`~nomul.host.deployment.Deployment`, or of several boards' sections."""
 
-    vocab: int
+    @property
+    def vocab(self) -> int:
+        """Tokens are below it."""
 
     @property
     def model(self) -> str:

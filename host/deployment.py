@@ -5,18 +5,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 from nomul.model import image as places
-from nomul.model import program
+from nomul.model import isa, program
 from nomul.model.core_config import CoreConfig
 from nomul.model.dram_control import DramControl
 from nomul.model.errors import NomulError
 from nomul.model.memory_map import BLOCK, STATE_BYTES, state_place
 from nomul.model.numbers import SOURCE_BITS
+from nomul.model.program import LOGITS_INSTRUCTION, SECTION_BUFFERS
 from nomul.model.protocol import EXTERNAL, LaneToken, Region
 from nomul.model.streamed_config import StreamedConfig
 
@@ -49,7 +50,7 @@ class States:
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Where residual streams lie in external memory, of which a host writes or reads one a lane.
+    """Where residual streams lie in external memory: a lane's behind that of the lane before, of two steps.
 
     Parameters
     ----------
@@ -57,11 +58,21 @@ class Rows:
         Address of the first, and bytes to the next one.
     size : int
         Bytes of one.
+    lanes : int
+        Of a step.
+    switch : tuple of (int, bytes), a buffer
+        Of those behind a section: what has to be written where, so that the next step writes into that buffer.
     """
 
     base: int
     stride: int
     size: int
+    lanes: int
+    switch: tuple[tuple[int, bytes], ...] = ()
+
+    def place(self, buffer: int, lane: int) -> int:
+        """Address of a lane's."""
+        return self.base + (buffer * self.lanes + lane) * self.stride
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,9 +147,12 @@ class Deployment:
         size = image.geometry.hidden * SOURCE_BITS // 8
         takes = gives = None
         if image.section.takes:
-            takes = Rows(base=EXTERNAL | found.embeddings * BLOCK, stride=image.embeddings.shape[1], size=size)
+            takes = Rows(
+                base=EXTERNAL | found.embeddings * BLOCK, stride=image.embeddings.shape[1], size=size,
+                lanes=config.lanes,
+            )  # fmt: skip
         if image.section.gives:
-            gives = Rows(base=base, stride=stride, size=size)
+            gives = Rows(base=base, stride=stride, size=size, lanes=config.lanes, switch=_switch(image))
         return cls(
             parts=dict(places.external_regions(image)),
             vocab=vocab,
@@ -202,3 +216,15 @@ class Deployment:
         for _ in board.run([[LaneToken(token=0, slot=slot, fresh=True)]]):
             pass
         board.write(self.states.base + slot * self.states.stride, state)
+
+
+def _switch(image: program.Image) -> tuple[tuple[int, bytes], ...]:
+    """The instruction that says where a step's residual streams go, for each of the buffers."""
+    base = image.program[LOGITS_INSTRUCTION]
+    assert isinstance(base, isa.Base)
+    assert base.part is isa.Part.LOGITS
+    assert image.streaming is not None
+    step = image.streaming.lanes * base.stride
+    words = (replace(base, block=base.block + buffer * step) for buffer in range(SECTION_BUFFERS))
+    address = EXTERNAL | LOGITS_INSTRUCTION * isa.INSTRUCTION_BYTES
+    return tuple((address, isa.encode(word).to_bytes(isa.INSTRUCTION_BYTES, "little")) for word in words)

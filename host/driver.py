@@ -233,12 +233,51 @@ class Board(Session, Generating):
                 yield result
             done += count
 
+    def begin(self, row: Row) -> None:
+        """Begins a step; :meth:`finish` waits for it. Meanwhile external memory may be read and written.
+
+        Parameters
+        ----------
+        row : Row
+            As of :meth:`run`; no lane feeds back.
+
+        Raises
+        ------
+        NomulError
+            If the board refuses it.
+        """
+        self.jobs += 1
+        self._begin(struct.pack("<HH", self._job, 1) + pack_rows([row], self.identity.lanes))
+
+    def finish(self) -> list[int]:
+        """Arg-maxes of all lanes after the step that was begun; those of lanes that are not active mean nothing.
+
+        Raises
+        ------
+        NomulError
+            If the board fails.
+        """
+        (found,) = self._poll(1)
+        return found
+
+    def done(self) -> bool:
+        """Whether the step that was begun is over, well or not."""
+        answer = self._request(Command.POLL, struct.pack("<HH", self._job, 0))
+        return bool(answer) and answer[0] != JobState.RUNNING
+
+    @property
+    def _job(self) -> int:
+        """Number of the latest job."""
+        return (self.jobs - 1) % 0xFFFF + 1
+
     def _run_job(self, rows: Sequence[Row], steps: int) -> Iterator[list[int]]:
         """One job; yields the arg-maxes of all lanes after each of ``steps`` steps."""
-        lanes = self.identity.lanes
-        job = self.jobs % 0xFFFF + 1
         self.jobs += 1
-        self._begin(struct.pack("<HH", job, steps) + pack_rows(rows, lanes))
+        self._begin(struct.pack("<HH", self._job, steps) + pack_rows(rows, self.identity.lanes))
+        yield from self._poll(steps)
+
+    def _poll(self, steps: int) -> Iterator[list[int]]:
+        lanes, job = self.identity.lanes, self._job
         done, state = 0, JobState.RUNNING
         moved, pause = time.monotonic(), 0.0
         self._interrupt.clear()

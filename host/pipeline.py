@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from queue import Empty, SimpleQueue
@@ -15,13 +17,14 @@ from nomul.model.closing import Closing
 from nomul.model.errors import NomulError
 from nomul.model.protocol import LaneToken
 
-from .deployment import Deployment, Rows
+from .deployment import Deployment
 from .driver import Board
 from .generating import Generating, Row
 from .transport import LostError
 
 __all__ = ["Pipeline"]
 
+_PAUSE_S = 0.0005
 _LOOK_S = 1.0  # how often somebody who waits looks whether those he waits for are there
 _MOST_LANES = 128  # of which a row fits the plan of a job
 
@@ -37,6 +40,8 @@ class _Item:
     residuals: bytes = b""  # of lanes 0 to the last active one, as the board before gave them
     found: list[int | None] = field(default_factory=list)
     logits: dict[int, tuple[np.ndarray, float]] = field(default_factory=dict)
+    buffer: int = 0  # at the board where it is
+    begun: bool = False  # there
     error: Exception | None = None
     stage: int = 0  # where that was
 
@@ -113,69 +118,125 @@ class _Run:
 
 
 class _Stage(threading.Thread):
-    """The thread of a board: takes items in order, hands them on."""
+    """The thread of a board: takes items in order, hands them on.
+
+    While the board works at an item, the residual streams of the next one are written, and those of the one before
+    are read: there is room for those of two steps on both sides.
+    """
 
     def __init__(self, number: int, board: Board, deployment: Deployment):
         super().__init__(name=f"nomul-board-{number}", daemon=True)
         self.number, self.board, self.deployment = number, board, deployment
         self.todo: SimpleQueue[_Item | None] = SimpleQueue()
         self.following: _Stage | None = None
+        self._buffer = 0
 
     def run(self) -> None:
-        """Until there is no item."""
-        while (item := self.todo.get()) is not None:
-            if not item.run.over:
-                try:
-                    self._work(item)
-                except Exception as error:  # whoever waits for the item gets it
-                    item.error, item.stage, item.run.over = error, self.number, True
-            if self.following is None or item.error is not None:
-                item.run.results.put(item)
+        """Until there is ``None`` in place of an item."""
+        running: _Item | None = None
+        while True:
+            waiting = running is not None
+            try:
+                item = self._next(running)
+            except Empty:
+                item = None
             else:
-                self.following.todo.put(item)
+                if item is None:
+                    return
+            if item is not None:
+                self._guarded(self._prepare, item)
+            if running is not None and running.begun:
+                self._guarded(self._finish, running, always=True)
+            if item is not None:
+                self._guarded(self._begin, item)
+            if running is not None:
+                self._guarded(self._collect, running)
+                self._hand_on(running)
+            assert waiting or item is not None
+            running = item
 
-    def _work(self, item: _Item) -> None:
-        board, takes, gives = self.board, self.deployment.takes, self.deployment.gives
-        count = 1 + max(k for k, entry in enumerate(item.lanes) if entry is not None)
-        if takes is not None:
-            _write(board, takes, item.residuals)
-        row = [
-            entry and replace(
-                entry, token=entry.token if takes is None else lane,
-                logits=gives is not None or entry.logits,
-            )
-            for lane, entry in enumerate(item.lanes)
-        ]  # fmt: skip
-        (item.found,) = board.run([row])
-        if gives is not None:
-            item.residuals = _read(board, gives, count)
+    def _next(self, running: _Item | None) -> _Item | None:
+        """The next item; ``Empty`` if there is none when the one at work is done."""
+        if running is None:
+            return self.todo.get()
+        pause, end = _PAUSE_S, time.monotonic() + _LOOK_S
+        while running.begun and time.monotonic() < end:
+            with contextlib.suppress(Empty):
+                return self.todo.get(timeout=pause)
+            try:
+                if self.board.done():
+                    break
+            except NomulError:  # who waits for the item is told
+                break
+            pause = min(0.02, 1.5 * pause)
+        return self.todo.get_nowait()
+
+    def _guarded(self, work: Callable[[_Item], None], item: _Item, *, always: bool = False) -> None:
+        """Does something for an item, unless its job is over; whoever waits for the item gets what goes wrong."""
+        if item.run.over and not always:
             return
+        try:
+            work(item)
+        except Exception as error:
+            if not item.run.over:
+                item.error, item.stage, item.run.over = error, self.number, True
+
+    def _hand_on(self, item: _Item) -> None:
+        item.begun = False
+        if self.following is None or item.error is not None:
+            item.run.results.put(item)
+        else:
+            self.following.todo.put(item)
+
+    def _prepare(self, item: _Item) -> None:
+        self._buffer = item.buffer = 1 - self._buffer
+        takes = self.deployment.takes
+        if takes is not None:
+            step = len(item.residuals) if takes.stride == takes.size else takes.size
+            for lane, at in enumerate(range(0, len(item.residuals), step)):
+                self.board.write(takes.place(item.buffer, lane), item.residuals[at : at + step])
+
+    def _begin(self, item: _Item) -> None:
+        takes, gives = self.deployment.takes, self.deployment.gives
+        row: list[LaneToken | None] = []
         for lane, entry in enumerate(item.lanes):
-            if entry is not None and entry.logits:
-                item.logits[lane] = board.logits(self.deployment.results, lane=lane), board.logit_scale(lane)
+            if entry is not None:
+                token = entry.token if takes is None else item.buffer * takes.lanes + lane
+                entry = replace(entry, token=token, logits=gives is not None or entry.logits)
+            row.append(entry)
+        if gives is not None:
+            self.board.write(*gives.switch[item.buffer])
+        self.board.begin(row)
+        item.begun = True
 
+    def _finish(self, item: _Item) -> None:
+        found = self.board.finish()
+        item.found = [None if entry is None else token for entry, token in zip(item.lanes, found, strict=False)]
+        if self.deployment.gives is None:  # the next step overwrites them
+            for lane, entry in enumerate(item.lanes):
+                if entry is not None and entry.logits:
+                    logits = self.board.logits(self.deployment.results, lane=lane)
+                    item.logits[lane] = logits, self.board.logit_scale(lane)
 
-def _write(board: Board, rows: Rows, data: bytes) -> None:
-    """Residual streams of the first lanes, one behind the other in ``data``."""
-    step = len(data) if rows.stride == rows.size else rows.size
-    for k, at in enumerate(range(0, len(data), step)):
-        board.write(rows.base + k * rows.stride, data[at : at + step])
-
-
-def _read(board: Board, rows: Rows, count: int) -> bytes:
-    """The same from the board."""
-    if rows.stride == rows.size:
-        return board.read(rows.base, count * rows.size)
-    return b"".join(board.read(rows.base + lane * rows.stride, rows.size) for lane in range(count))
+    def _collect(self, item: _Item) -> None:
+        gives = self.deployment.gives
+        if gives is None:
+            return
+        count = 1 + max(k for k, entry in enumerate(item.lanes) if entry is not None)
+        if gives.stride == gives.size:
+            item.residuals = self.board.read(gives.place(item.buffer, 0), count * gives.size)
+        else:
+            parts = (self.board.read(gives.place(item.buffer, lane), gives.size) for lane in range(count))
+            item.residuals = b"".join(parts)
 
 
 class Pipeline(Generating, Closing):
     """Boards of which each holds a section of a model, as one board of more lanes.
 
-    The lanes are in as many groups as there are boards, each of a board's lanes. A group goes from board
-    to board; while one works at a group the others work at other groups, so all of them work at once if
-    all groups are in use. Groups pass every board in the same order, so lanes of the same slot are
-    successive tokens of one text as on one board.
+    The lanes are in groups, each of a board's lanes. A group goes from board to board; while one works at a
+    group the others work at other groups, and more groups are on their way between boards, so all boards
+    work at once if all groups are in use. Groups pass every board in the same order, so lanes of the same
+    slot are successive tokens of one text as on one board.
 
     Parameters
     ----------
@@ -184,7 +245,7 @@ class Pipeline(Generating, Closing):
     deployments : sequence of Deployment
         Of the sections, in the same order.
     groups : int, optional
-        By default as many as boards.
+        By default twice as many as boards, or as there are slots for.
 
     Attributes
     ----------
@@ -216,7 +277,8 @@ class Pipeline(Generating, Closing):
                     f"number {number} has design {own.design.hex()}, {own.lanes} lanes, {own.slots} slots: load the "
                     f"same bitstream into all of them"
                 )
-        self._width, self._groups = first.lanes, groups or len(boards)
+        self._width = first.lanes
+        self._groups = groups or max(1, min(2 * len(boards), first.slots // first.lanes))
         lanes = self._width * self._groups
         if lanes > _MOST_LANES:
             raise NomulError(

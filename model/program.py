@@ -31,7 +31,7 @@ from .placement import NormPlacement, OnChipNorms, StreamedNorms, load_beats, st
 from .scalar import MANTISSA_BITS, from_float
 from .ternary import TRITS_PER_BYTE
 
-__all__ = ["WHOLE", "Image", "Section", "Streaming", "beats", "compile_model"]
+__all__ = ["LOGITS_INSTRUCTION", "SECTION_BUFFERS", "WHOLE", "Image", "Section", "Streaming", "beats", "compile_model"]
 
 # Scalar registers by use.
 R_TEMP, R_RECIP, R_ROOT, R_CONST, R_SCALE, R_EXTRA = range(6)
@@ -66,9 +66,9 @@ class Section:
     ----------
     takes : bool
         There are no embeddings: row ``k`` of them is a residual stream that the host writes, 32 bits an element, and
-        ``k`` is a token. There are as many as lanes.
+        ``k`` is a token. There are twice as many as lanes: a host writes those of the next step during a step.
     gives : bool
-        There is no head: the residual stream goes where logits go.
+        There is no head: the residual stream goes where logits go. There is room for those of two steps.
     """
 
     takes: bool = False
@@ -76,6 +76,8 @@ class Section:
 
 
 WHOLE = Section()  #: All of a model.
+SECTION_BUFFERS = 2  #: Steps for whose residual streams there is room, before a section and behind it.
+LOGITS_INSTRUCTION = 2  #: The instruction of a streamed program that says where logits begin.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +128,7 @@ class Image:
         if not self.section.takes:
             return self.geometry.vocab
         assert self.streaming is not None
-        return self.streaming.lanes
+        return SECTION_BUFFERS * self.streaming.lanes
 
     @property
     def results(self) -> int:
@@ -527,8 +529,9 @@ def compile_model(
     if streaming is not None:
         where = MemoryMap.of(
             g, instructions=len(builder.program), stream_bytes=builder.weights.size,
-            embedding_bytes=streaming.lanes * stride if section.takes else table.size,
-            results=d if section.gives else g.vocab, lanes=streaming.lanes, slots=streaming.slots,
+            embedding_bytes=SECTION_BUFFERS * streaming.lanes * stride if section.takes else table.size,
+            results=d if section.gives else g.vocab, slots=streaming.slots,
+            lanes=(SECTION_BUFFERS if section.gives else 1) * streaming.lanes,
         )  # fmt: skip
         prologue = _prologue(streaming, where, builder.beats)
         builder.program[: len(prologue)] = prologue

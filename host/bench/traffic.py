@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from nomul.model import isa
 from nomul.model.isa import INSTRUCTION_BYTES
 from nomul.model.memory_map import LOGIT_BYTES, STATE_BYTES
+from nomul.model.numbers import SOURCE_BITS
 from nomul.model.placement import load_beats
 from nomul.model.program import Image
 from nomul.model.streamed_config import StreamedConfig
@@ -63,7 +64,7 @@ def step_traffic(
     texts : int
         Recurrent states among them: lanes of one text share it.
     logits : int
-        Lanes whose logits are written.
+        Lanes whose logits, or residual streams, are written.
     """
     word, g = config.word_bytes, image.geometry
 
@@ -81,11 +82,15 @@ def step_traffic(
         # A row is read for every lane: one that is not active reads that of some token too.
         "embeddings": config.lanes * whole(_SCALE_BYTES + g.hidden),
     }
+    if image.section.takes:
+        del reads["embeddings"]
+        reads["residuals"] = config.lanes * whole(g.hidden * SOURCE_BITS // 8)
     writes = {}
     if config.state == "memory":
         state = texts * g.layers * whole(g.hidden * STATE_BYTES)
         reads["state"] = state
         writes["state"] = state
     if config.logits == "memory":
-        writes["logits"] = logits * whole(g.vocab * LOGIT_BYTES)
+        name = "residuals" if image.section.gives else "logits"
+        writes[name] = logits * whole(image.results * LOGIT_BYTES)
     return Traffic(reads=reads, writes=writes, ahead_most=PROGRAM_AHEAD_WORDS * word)

@@ -59,7 +59,7 @@ def _say(line: str) -> None:
 
 
 @cache
-def _model(geometry: Geometry) -> Model:
+def published_model(geometry: Geometry) -> Model:
     """A random model of a shape, kept as a file below build/."""
     name = "-".join(str(n) for n in vars(geometry).values())
     file = _PLACE / f"random-{name}.nomul"
@@ -136,7 +136,7 @@ def bench_tokens(sizes: Sequence[str]) -> dict[str, Any]:
                 geometry, bytes_per_beat=beat, word_bytes=beat, tile_outputs=4096,
                 memory_bytes=_memory(geometry),
             )  # fmt: skip
-            image = config.compile(_model(geometry))
+            image = config.compile(published_model(geometry))
             tokens = _sequence(image, _TOKENS[size])
             steps = [[Lane(token=t, fresh=k == 0)] for k, t in enumerate(tokens)]
             simulation = _simulation(config)
@@ -159,7 +159,7 @@ def bench_tokens(sizes: Sequence[str]) -> dict[str, Any]:
 
 def _dram(board: DramBoard, config: StreamedConfig, geometry: Geometry, count: int) -> dict[str, Any]:
     """Steps of one user, or of as many as there are lanes, each with the same text from another token on."""
-    image = config.compile(_model(geometry))
+    image = config.compile(published_model(geometry))
     tokens = _sequence(image, count + config.lanes - 1)
     steps = [
         [Lane(token=tokens[at + k], slot=k, fresh=at == 0) for k in range(config.lanes)]
@@ -212,7 +212,7 @@ def _lanes_config(lanes: int, board: DramBoard = ECPIX5, **more: Any) -> Streame
 def bench_prefill(sizes: Sequence[str]) -> dict[str, Any]:
     """64 tokens of a prompt, 8 at a time and one after another."""
     del sizes
-    model = _model(PUBLISHED["370M"])
+    model = published_model(PUBLISHED["370M"])
     cycles = {}
     for lanes in (1, 8):
         config = _lanes_config(lanes)
@@ -241,7 +241,7 @@ def bench_prefill(sizes: Sequence[str]) -> dict[str, Any]:
 def bench_lanes(sizes: Sequence[str]) -> dict[str, Any]:
     """Cycles of a step of 1 to 16 independent users, ideal memory of 16 bytes a cycle."""
     del sizes
-    model = _model(PUBLISHED["370M"])
+    model = published_model(PUBLISHED["370M"])
     found = {}
     for lanes in _LANES:
         config = _lanes_config(lanes)

@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from nomul.host.boards import Boards
 from nomul.host.connection import Connection
 from nomul.host.deployment import Deployment
 from nomul.host.driver import Board
+from nomul.host.generating import Generating
 from nomul.host.transport import Transport, open_transport
 from nomul.hw.dram.boards import DramBoard
 from nomul.model.core_config import CoreConfig
@@ -25,7 +28,7 @@ from nomul.sim.board import BoardProcess, build_board
 
 from .flashing import control_of
 
-__all__ = ["SimulatedEngine", "built_board", "connected", "counters", "lane_logits", "open_board"]
+__all__ = ["SimulatedEngine", "built_board", "connected", "counters", "lane_logits", "open_board", "several"]
 
 Progress = Callable[[int, int], None]
 
@@ -75,26 +78,70 @@ def connected(
             process = stack.enter_context(BoardProcess(program))
             patience_s = patience_s or _PATIENCE_S
         else:
-            try:
-                from nomul.hw.build.design import design_hash
-            except ModuleNotFoundError:  # without Amaranth: the sizes are compared, the design is not
-                pass
-            else:
-                design = design_hash(config)
+            design = _design(config)
         control = control_of(design) if process is None else None
         deployment = Deployment.of(image, config, design=design, control=control)
 
         def connect() -> Transport:
             if process is None:
                 return open_transport(name)
-            if not process.alive:
-                raise NomulError("simulated board: it has ended; begin again")
-            return open_transport(process.port)
+            return _to_process(process)
 
         connection = Connection(
             connect, deployment, patience_s=patience_s or _PORT_PATIENCE_S, progress=progress
         )
         yield stack.enter_context(connection), process
+
+
+@contextmanager
+def several(
+    names: Sequence[str],
+    images: Sequence[Image],
+    config: StreamedConfig,
+    *,
+    dram: DramBoard | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    progress: Progress = _quiet,
+) -> Iterator[tuple[Boards, list[BoardProcess]]]:
+    """Boards with the sections of a model loaded, as :func:`connected` names them; those that are simulated."""
+    with ExitStack() as stack:
+        processes = []
+        connects: list[str | Callable[[], Transport]] = []
+        program: Path | None = None
+        design = _design(config)
+        for name in names:
+            if name != "sim":
+                connects.append(name)
+                continue
+            if program is None:
+                design, program = built_board(config, dram=dram, say=say)
+            processes.append(stack.enter_context(BoardProcess(program)))
+            connects.append(partial(_to_process, processes[-1]))
+        deployments = [
+            Deployment.of(
+                image, config, design=design, control=None if name == "sim" else control_of(design)
+            )
+            for name, image in zip(names, images, strict=True)
+        ]  # fmt: skip
+        patience = _PATIENCE_S if processes else _PORT_PATIENCE_S
+        boards = Boards(connects, deployments, patience_s=patience, progress=progress)
+        yield stack.enter_context(boards), processes
+
+
+def _design(config: CoreConfig | StreamedConfig) -> bytes | None:
+    """Hash of a core's design; ``None`` without Amaranth: then sizes are compared, the design is not."""
+    try:
+        from nomul.hw.build.design import design_hash
+    except ModuleNotFoundError:
+        return None
+    return design_hash(config)
+
+
+def _to_process(process: BoardProcess) -> Transport:
+    """The byte stream to a simulated board."""
+    if not process.alive:
+        raise NomulError("simulated board: it has ended; begin again")
+    return open_transport(process.port)
 
 
 @contextmanager
@@ -122,7 +169,7 @@ def counters(board: Board) -> dict[str, int]:
     return {c.name.lower(): values[c] for c in Counter if c is not Counter.LOGIT_SCALE}
 
 
-def lane_logits(board: Board) -> Callable[[int], np.ndarray]:
+def lane_logits(board: Generating) -> Callable[[int], np.ndarray]:
     """What reads the float logits ``[V]`` of a lane after a step in which they were wanted."""
     return lambda lane: board.logits(board.vocab, lane=lane) * board.logit_scale(lane)
 

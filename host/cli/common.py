@@ -21,6 +21,7 @@ from nomul.model.fold import Model, fold
 from nomul.model.geometry import Geometry
 from nomul.model.memory_map import BLOCK
 from nomul.model.program import Image, compile_model
+from nomul.model.sections import compile_sections
 from nomul.model.store import load
 from nomul.model.streamed_config import StreamedConfig
 from nomul.model.tokenizer import ByteTokenizer, tokenizer
@@ -134,22 +135,24 @@ def streamed_config(
     bytes_per_beat: int,
     lanes: int,
     dram: DramBoard | None = None,
+    boards: int = 1,
 ) -> StreamedConfig:
     """A streamed core for models up to a size; for the memory of a board, if one is named.
 
     States stay on the chip with one lane, or behind an AXI port, whose chips are large, if they are not
-    too many; logits too where memory's words are too wide for them.
+    too many; logits too where memory's words are too wide for them. Of several boards that share a model each has
+    states for twice the lanes of all, in memory.
     """
     word, memory = (dram.word_bytes, dram.part.capacity) if dram else _MEMORIES[port]
     if word is None and bytes_per_beat > BLOCK:
         raise NomulError(f"core: bytes_per_beat is {bytes_per_beat}; over AXI it is at most {BLOCK}")
     word = word or bytes_per_beat
-    slots = 1 if lanes == 1 else 2 * lanes
+    slots = 1 if lanes == boards == 1 else 2 * boards * lanes
     large = slots * geometry.state_values > _STATE_ON_CHIP
     return StreamedConfig.for_geometry(
         geometry, port=port, bytes_per_beat=bytes_per_beat, lanes=lanes, word_bytes=word,
         memory_bytes=memory, slots=slots,
-        state="memory" if large or (lanes > 1 and port == "native") else "chip",
+        state="memory" if large or boards > 1 or (lanes > 1 and port == "native") else "chip",
         logits="chip" if word > 32 else "memory",
     )  # fmt: skip
 
@@ -179,6 +182,55 @@ def compile_core(
         model.geometry, port=weights, bytes_per_beat=beat, lanes=lanes, dram=dram
     )
     return config.compile(model), config
+
+
+def board_names(name: str) -> list[str]:
+    """Boards that ``--board`` names, separated by commas.
+
+    Raises
+    ------
+    NomulError
+        If one is named twice, or has no name.
+    """
+    names = [one.strip() for one in name.split(",")]
+    for one in names:
+        if not one:
+            raise NomulError(f"--board {name}: a name is empty; separate names by single commas")
+        if one != "sim" and names.count(one) > 1:
+            raise NomulError(f"--board {name}: {one} is named twice; each board holds layers of its own")
+    return names
+
+
+def compile_for_boards(
+    model: Model,
+    count: int,
+    *,
+    weights: str,
+    lanes: int,
+    engine: str | None,
+    bytes_per_beat: int | None,
+    dram: DramBoard | None = None,
+) -> tuple[list[Image], StreamedConfig]:
+    """Image of each of several boards' section of a model, and their core.
+
+    Raises
+    ------
+    NomulError
+        If there are more boards than layers, or their core has its weights on the chip.
+    """
+    if weights == "onchip":
+        raise NomulError(
+            f"boards: {count} of them; a core with its weights on the chip runs whole models only: take another --port"
+        )
+    if engine is not None:
+        raise click.UsageError(
+            f"--engine {engine} with --port {weights}: streamed cores have the table engine; leave --engine out"
+        )
+    config = streamed_config(
+        model.geometry, port=weights, bytes_per_beat=bytes_per_beat or _BEATS[weights], lanes=lanes, dram=dram,
+        boards=count,
+    )  # fmt: skip
+    return compile_sections(model, config, count), config
 
 
 def core_options(command: Callable[..., Any], *, port: str = "--port") -> Callable[..., Any]:
@@ -216,7 +268,7 @@ def memory_of(dram: str | None, *, weights: str, board: str) -> DramBoard | None
     """
     if dram is None:
         return None
-    if weights != "native" or board != "sim":
+    if weights != "native" or {*board_names(board)} != {"sim"}:
         raise click.UsageError(f"--dram {dram}: it is for the simulated board and weights from a native port")
     return BOARDS[dram]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import click
 from rich.console import Console
@@ -19,14 +20,22 @@ from rich.progress import (
     TextColumn,
 )
 
+from nomul.host.boards import Boards
+from nomul.host.connection import Connection
 from nomul.host.conversation import Conversation
+from nomul.host.driver import Board
 from nomul.host.sampling import Sampler
 from nomul.host.stopping import pieces
+from nomul.hw.dram.boards import DramBoard
 from nomul.model.errors import NomulError
+from nomul.model.fold import Model
+from nomul.sim.board import BoardProcess
 
-from .board import connected, counters
+from .board import connected, counters, several
 from .common import (
+    board_names,
     compile_core,
+    compile_for_boards,
     core_options,
     dram_option,
     json_option,
@@ -66,10 +75,32 @@ def _ids(text: str, vocab: int) -> list[int]:
     return [int(word) for word in words]
 
 
+@contextmanager
+def _opened(
+    names: list[str],
+    model: Model,
+    core: dict[str, Any],
+    *,
+    dram: DramBoard | None,
+    say: Callable[[str], None],
+    progress: Callable[[int, int], None],
+) -> Iterator[tuple[Connection | Boards, Sequence[Board], list[BoardProcess]]]:
+    """What a conversation is with, the boards in it, and the processes of those that are simulated."""
+    if len(names) > 1:
+        images, common = compile_for_boards(model, len(names), **core)
+        with several(names, images, common, dram=dram, say=say, progress=progress) as (boards, processes):
+            yield boards, boards.board.boards, processes
+        return
+    image, config = compile_core(model, **core)
+    with connected(names[0], image, config, dram=dram, say=say, progress=progress) as (connection, process):
+        yield connection, [connection.board], [] if process is None else [process]
+
+
 @click.command("run")
 @click.argument("prompt")
 @click.option("--board", "board_name", default="sim", show_default=True, metavar="sim|NAME",
-              help="The simulated board, a serial port, or tcp://HOST:PORT.")  # fmt: skip
+              help="The simulated board, a serial port, or tcp://HOST:PORT; several, with commas, share the model.",
+              )  # fmt: skip
 @click.option("--model", metavar="FILE", help="Model file or checkpoint; default the shipped one.")
 @click.option("--ids", "as_ids", is_flag=True,
               help="PROMPT is token ids, and so is what is printed: no tokenizer is needed.")  # fmt: skip
@@ -109,6 +140,7 @@ def run_command(
       nomul run "import os" --stop "def "
       nomul run --ids "0 102 111 114" --tokens 20
       nomul run "import os" --port native --lanes 4 --dram ecpix5-85f
+      nomul run "import os" --port native --lanes 2 --board sim,sim
     """
     sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p)
     if stop and as_ids:
@@ -120,9 +152,8 @@ def run_command(
     coder = None if as_ids else tokenizer_for(loaded)
     ids = _ids(prompt, vocab) if coder is None else [coder.begin, *map(int, coder.encode(prompt))]
     memory = memory_of(dram, weights=weights, board=board_name)
-    image, config = compile_core(
-        loaded.model, weights=weights, lanes=lanes, engine=engine, bytes_per_beat=bytes_per_beat, dram=memory
-    )
+    names = board_names(board_name)
+    core = {"weights": weights, "lanes": lanes, "engine": engine, "bytes_per_beat": bytes_per_beat, "dram": memory}
     console = Console(stderr=True, highlight=False)
     quiet = as_json or not console.is_terminal
 
@@ -140,19 +171,20 @@ def run_command(
 
     with ExitStack() as stack:
         with bar("loading the model", DownloadColumn()) as progress:
-            connection, process = stack.enter_context(
-                connected(board_name, image, config, dram=memory, say=say, progress=progress)
+            connection, boards, processes = stack.enter_context(
+                _opened(names, loaded.model, core, dram=memory, say=say, progress=progress)
             )
         board = connection.board
         clock = board.identity.clock_hz
-        before = process.statistics() if process else None
+        before = [process.statistics() for process in processes]
         begin = time.perf_counter()
         if len(ids) == 1:
             board.step(ids[0], reset=True)  # for its cycles: every token takes as many
         talk = Conversation(connection, ids)
         with bar("reading the prompt", MofNCompleteColumn()) as progress:
             talk.feed(progress=progress)
-        cycles = counters(board)["token_cycles"]
+        by_board = [counters(one)["token_cycles"] for one in boards]
+        cycles = sum(by_board)
         decoder = _Numbers() if coder is None else coder.decoder()
         shown = "".join(map(decoder.feed, ids if coder is None else ids[1:]))
         if not as_json:
@@ -180,21 +212,26 @@ def run_command(
         }
         report["cycles_per_token"] = cycles
         report["clock_hz"] = clock
-        if process is not None and before is not None:
-            after = process.statistics()
-            simulated = after["cycles"] - before["cycles"]
-            report["simulated_cycles_per_second"] = round(
-                simulated / max(after["seconds"] - before["seconds"], 1e-9)
+        if len(boards) > 1:
+            report["cycles_per_token_by_board"] = by_board
+        if processes:
+            after = [process.statistics() for process in processes]
+            simulated, spent = (
+                sum(b[name] - a[name] for a, b in zip(before, after, strict=True)) for name in ("cycles", "seconds")
             )
+            report["simulated_cycles_per_second"] = round(simulated / max(spent, 1e-9))
+        if processes and len(boards) == 1:
             report["modelled_tokens_per_second_at_clock"] = round(clock / cycles)
     if as_json:
         print_json(report)
         return
     line = f"{report['tokens_per_second']} tokens/s"
-    if process is not None:
+    if processes and len(boards) == 1:
         line += (
             f" on the simulated board ({report['simulated_cycles_per_second']:,} cycles/s); "
             f"{cycles:,} cycles a token: {clock / cycles:,.0f} tokens/s at a clock of "
             f"{clock / 1e6:.0f} MHz (modelled)"
         )
+    elif len(boards) > 1:
+        line += f" on {len(boards)} boards; cycles a token: {' + '.join(f'{c:,}' for c in by_board)}, links not counted"
     console.print(line, markup=False, soft_wrap=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -18,10 +19,12 @@ from nomul.host.lanes import LanesBoard
 from nomul.host.power import CsvLog, Live, open_meter
 from nomul.model.errors import NomulError
 
-from .board import connected, lane_logits
+from .board import connected, lane_logits, several
 from .common import (
     Loaded,
+    board_names,
     compile_core,
+    compile_for_boards,
     core_options,
     dram_option,
     load_any,
@@ -73,10 +76,22 @@ def _board(
 ) -> Iterator[tuple[LanesBoard, Logits, Recover | None, str]]:
     """A board with the model in it, what reads its logits, what brings it back, and what to call it."""
     memory = memory_of(dram, weights=weights, board=name)
-    image, config = compile_core(
-        loaded.model, weights=weights, lanes=lanes, engine=engine, bytes_per_beat=bytes_per_beat,
-        dram=memory,
-    )  # fmt: skip
+    core: dict[str, Any] = {
+        "weights": weights, "lanes": lanes, "engine": engine, "bytes_per_beat": bytes_per_beat, "dram": memory
+    }  # fmt: skip
+    names = board_names(name)
+    if len(names) > 1:
+        images, common = compile_for_boards(loaded.model, len(names), **core)
+        with ExitStack() as stack:
+            with _loading(console) as progress:
+                boards, processes = stack.enter_context(several(
+                    names, images, common, dram=memory, say=lambda line: console.print(line, markup=False),
+                    progress=progress,
+                ))  # fmt: skip
+            kind = "simulated boards" if len(processes) == len(names) else "boards"
+            yield boards.board, lane_logits(boards.board), boards.recover, f"{len(names)} {kind}"
+        return
+    image, config = compile_core(loaded.model, **core)
     if name == "golden":
         from nomul.sim.golden_board import GoldenBoard
 
@@ -84,17 +99,24 @@ def _board(
         yield golden, golden.logits, None, "golden model on this CPU, no board"
         return
     with ExitStack() as stack:
-        with Progress(
-            TextColumn("{task.description}"), BarColumn(), DownloadColumn(),
-            console=console, transient=True, disable=not console.is_terminal,
-        ) as shown:  # fmt: skip
-            number = shown.add_task("loading the model", total=None)
+        with _loading(console) as progress:
             connection, process = stack.enter_context(connected(
                 name, image, config, dram=memory, say=lambda line: console.print(line, markup=False),
-                progress=lambda done, total: shown.update(number, completed=done, total=total),
+                progress=progress,
             ))  # fmt: skip
         what = "simulated board" if process is not None else f"board at {name}"
         yield connection.board, lane_logits(connection.board), connection.recover, what
+
+
+@contextmanager
+def _loading(console: Console) -> Iterator[Callable[[int, int], None]]:
+    """A bar for bytes loaded, on a terminal."""
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), DownloadColumn(),
+        console=console, transient=True, disable=not console.is_terminal,
+    ) as shown:  # fmt: skip
+        number = shown.add_task("loading the model", total=None)
+        yield lambda done, total: shown.update(number, completed=done, total=total)
 
 
 @contextmanager
@@ -113,7 +135,8 @@ def _metered(name: str) -> Iterator[Live]:
 
 @click.command("serve")
 @click.option("--board", "board_name", default="sim", show_default=True, metavar="sim|golden|PORT",
-              help="The simulated board, the golden model on this CPU, or a serial port.")  # fmt: skip
+              help="The simulated board, the golden model on this CPU, or a serial port; several boards share a model: "
+                   "sim,sim or their ports with commas.")  # fmt: skip
 @click.option("--model", metavar="FILE", help="Model file or checkpoint; default the shipped one.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True,
@@ -154,6 +177,7 @@ def serve_command(
     Example:
       nomul serve --board golden
       nomul serve --weights native --lanes 8
+      nomul serve --weights native --lanes 4 --board sim,sim
       curl http://127.0.0.1:8000/v1/completions -H 'Content-Type: application/json' \\
         -d '{"model": "stdlib-1m3", "prompt": "import os", "max_tokens": 40, "temperature": 0}'
     """

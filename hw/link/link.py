@@ -131,6 +131,7 @@ class Link(wiring.Component):
         kind, sequence, session = header[:8], header[8:24], header[24:40]
         words = Signal(48)  # the first six bytes of arguments
         address, length = words[:32], words[32:48]  # of WRITE, READ, CHECKSUM
+        outside = address[-1]  # external memory, which has a port for the host beside the core's
         job = words[:16]  # of JOB, POLL, ABORT
         steps = since = words[16:32]  # of JOB; of POLL
         arguments = Signal(range(MAX_FRAME + 1))  # bytes of arguments
@@ -298,7 +299,7 @@ class Link(wiring.Component):
                             m.d.sync += length.eq(data_bytes)
                             with m.If((arguments < 5) | (arguments > 4 + MAX_DATA)):
                                 refuse(Status.LENGTH)
-                            with m.Elif(runner.running):
+                            with m.Elif(runner.running & ~outside):
                                 refuse(Status.BUSY)
                             with m.Else():
                                 m.next = "WRITE FETCH"
@@ -309,7 +310,7 @@ class Link(wiring.Component):
                                 (length == 0) | ((length > MAX_DATA) & (command == Command.READ))
                             ):
                                 refuse(Status.ARGUMENT)
-                            with m.Elif(runner.running):
+                            with m.Elif(runner.running & ~outside):
                                 refuse(Status.BUSY)
                             with m.Elif(command == Command.CHECKSUM):
                                 m.next = "BUS READ"

@@ -189,7 +189,7 @@ class StreamedSimulation:
         settings = [
             self.config.lanes, self.config.word_bytes, self.config.memory_bytes, self.latency,
             cycles_max, Region.COUNTERS.base, counter_words(self.config.lanes),
-            *self.config.logits_place(image), image.geometry.vocab, vcd_period,
+            *self.config.logits_place(image), image.results, vcd_period,
         ]  # fmt: skip
         with tempfile.TemporaryDirectory(prefix="nomul-") as folder:
             work = Path(folder)

@@ -18,6 +18,8 @@ from nomul.model.counters import COUNTER_BYTES, Counter, counter_words
 from nomul.model.fold import Model, fold
 from nomul.model.geometry import Geometry
 from nomul.model.image import plane_bits
+from nomul.model.isa import INSTRUCTION_BYTES, Base, decode
+from nomul.model.memory_map import BLOCK
 from nomul.model.program import Image, compile_model
 from nomul.model.protocol import (
     EXTERNAL,
@@ -44,6 +46,7 @@ __all__ = ["DESIGN", "GEOMETRY", "GoldenBoard", "Wire", "on_chip", "streamed", "
 GEOMETRY = Geometry(hidden=16, intermediate=8, layers=1, vocab=61)
 DESIGN = b"GOLDEN__"
 _MEMORY_BYTES = 1 << 16
+_LOGITS_AT = 2 * INSTRUCTION_BYTES  # the instruction that says where logits begin
 
 
 def tiny_model(number: int = 3) -> Model:
@@ -177,9 +180,9 @@ class GoldenBoard:
             part = [token for step in steps for token in step]
             head = struct.pack("<BBH", self.state, 0, len(self.results))
             return Status.OK, head + struct.pack(f"<{len(part)}H", *part)
-        if self.state is JobState.RUNNING:
-            return Status.BUSY, b""
         address = int.from_bytes(arguments[:4], "little")
+        if self.state is JobState.RUNNING and not address & EXTERNAL:
+            return Status.BUSY, b""
         if address & EXTERNAL:
             place, at = self.memory, address - EXTERNAL
         else:
@@ -245,7 +248,11 @@ class GoldenBoard:
             self.keep_logits()
 
     def holds_the_image(self) -> bool:
-        for address, data in self.deployment.parts.items():
+        for address, whole in self.deployment.parts.items():
+            data = bytes(whole)
+            if address == EXTERNAL and self.deployment.gives is not None:  # the host changes a word of the program
+                word = bytes(self.memory[_LOGITS_AT : _LOGITS_AT + INSTRUCTION_BYTES])
+                data = data[:_LOGITS_AT] + word + data[_LOGITS_AT + INSTRUCTION_BYTES :]
             place = self.memory if address & EXTERNAL else self.chip[Region(address >> REGION_SHIFT)]
             at = address & ((EXTERNAL if address & EXTERNAL else 1 << REGION_SHIFT) - 1)
             if place[at : at + len(data)] != data:
@@ -256,7 +263,7 @@ class GoldenBoard:
         """What the host wrote for a section of a model."""
         takes = self.deployment.takes
         if takes is not None:
-            for row in range(self.lanes):
+            for row in range(len(self.golden.residuals)):
                 at = takes.base - EXTERNAL + row * takes.stride
                 self.golden.residuals[row] = np.frombuffer(bytes(self.memory[at : at + takes.size]), "<i4")
 
@@ -280,6 +287,11 @@ class GoldenBoard:
 
     def keep_logits(self) -> None:
         base = self.deployment.logits_base
+        if self.deployment.gives is not None:
+            word = self.memory[_LOGITS_AT : _LOGITS_AT + INSTRUCTION_BYTES]
+            instruction = decode(int.from_bytes(word, "little"))
+            assert isinstance(instruction, Base)
+            base = EXTERNAL | instruction.block * BLOCK
         place = self.memory if base & EXTERNAL else self.chip[Region.LOGITS]
         at = base - EXTERNAL if base & EXTERNAL else 0
         for lane in range(self.lanes):

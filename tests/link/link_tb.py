@@ -130,6 +130,11 @@ async def refuses_what_is_impossible(dut) -> None:
         (Command.JOB, job_arguments(2, [1], 1, True)),
     ]:
         await host.request(command, arguments, status=Status.BUSY)
+    # External memory has a port of its own.
+    await host.request(Command.WRITE, struct.pack("<I", EXTERNAL + 7) + b"meanwhile")
+    assert await host.request(Command.READ, place(EXTERNAL + 7, 9)) == b"meanwhile"
+    crc = await host.request(Command.CHECKSUM, place(EXTERNAL + 7, 9))
+    assert int.from_bytes(crc, "little") == zlib.crc32(b"meanwhile")
     assert await host.results(1, MAX_STEPS) == standin_tokens([1], steps=MAX_STEPS)
     await host.counted()
 

@@ -100,7 +100,7 @@ def test_users_get_what_one_golden_model_gives(count: int, groups: int | None):
     model = golden()
     with opened(count, groups) as (connection, _):
         pipeline = connection.board
-        assert pipeline.identity.lanes == LANES * (groups or count)
+        assert pipeline.identity.lanes == LANES * (groups or min(2 * count, SLOTS // LANES))
         lanes = Lanes(pipeline, logits=lambda k: pipeline.logits(GEOMETRY.vocab, lane=k) * pipeline.logit_scale(k))
         wanted = {}
         for k in range(12):
@@ -171,7 +171,9 @@ def test_lines_that_harm_bytes_stall_and_vanish():
     model = golden()
     boards, deployments = python_boards(2)
     lines = [
-        FaultyLine(connect=lambda board=board: Wire(board), rng=random.Random(rng.random()), stalls=0.002, vanishes=0.005)
+        FaultyLine(
+            connect=lambda board=board: Wire(board), rng=random.Random(rng.random()), stalls=0.002, vanishes=0.005
+        )
         for board in boards
     ]
     with Boards(lines, deployments, patience_s=PATIENCE_S, rng=rng) as connection:
@@ -203,7 +205,7 @@ def test_a_board_that_does_not_come_back_is_an_error_that_names_it():
         connection.connections[1].board._transport.close()
         with pytest.raises(NomulError, match=r"^board 2 of 2: ") as caught:
             list(tokens)
-        with pytest.raises(NomulError, match="board 2 of 2|no such port"):
+        with pytest.raises(NomulError, match="no such port"):
             connection.recover(caught.value)
         cut.clear()
         assert list(connection.board.generate([1, 2], 9)) == continued(golden(), [1, 2], 9)
@@ -235,7 +237,7 @@ def test_all_boards_work_at_once():
 
     for board in boards:
         board.pace = 1
-    with Boards([lambda board=board: Slow(board) for board in boards], deployments) as connection:
+    with Boards([lambda board=board: Slow(board) for board in boards], deployments, groups=count) as connection:
         rows = [[LaneToken(token=k, slot=k, fresh=True) for k in range(LANES * count)],
                 [LaneToken(token=None, slot=k) for k in range(LANES * count)]]  # fmt: skip
         assert len(list(connection.board.run(rows, steps))) == steps
@@ -277,10 +279,10 @@ def test_what_does_not_go_together():
         Sections(deployments[::-1])
     other = GoldenBoard(compile_sections(model, CONFIG, 2)[1], deployments[1], lanes=LANES, slots=SLOTS,
                         design=b"ANOTHER_")  # fmt: skip
-    with pytest.raises(NomulError, match=r"^board 2 of 2: its design is 414e4f5448455 ?5?25f|^board 2 of 2: its design"):
+    with pytest.raises(NomulError, match=r"^board 2 of 2: its design is 414e4f5448"):
         Boards([wires[0], lambda: Wire(other)], deployments)
     unnamed = [Deployment.of(image, CONFIG) for image in compile_sections(model, CONFIG, 2)]
-    with pytest.raises(NomulError, match=r"^boards: number 1 has design 474f4c44454e5f5f, .* number 2 has design 414e4f"):
+    with pytest.raises(NomulError, match=r"^boards: number 1 has design 474f4c.* number 2 has design 414e4f"):
         Boards([wires[0], lambda: Wire(other)], unnamed)
     with opened(2) as (connection, _), pytest.raises(NomulError, match=r"^boards: 65 groups of 2 lanes; at most 128"):
         Pipeline([one.board for one in connection.connections], deployments, groups=65)

@@ -32,7 +32,7 @@ from nomul.sim.harness import seed
 GEOMETRY = Geometry(hidden=37, intermediate=50, layers=4, vocab=30)  # a residual stream fills no whole block
 LANES = 2
 CONFIG = StreamedConfig.for_geometry(
-    GEOMETRY, lanes=LANES, slots=8, state="memory", word_bytes=16, tile_outputs=32, memory_bytes=1 << 20
+    GEOMETRY, lanes=LANES, slots=16, state="memory", word_bytes=16, tile_outputs=32, memory_bytes=1 << 20
 )
 PATIENCE_S = 60.0  # of a slow machine
 
@@ -114,7 +114,7 @@ def logits_are_golden(connection: Boards, golden: Golden) -> None:
 
 def test_two_boards(program: Path, golden: Golden):
     with opened(program, 2) as (connection, _):
-        assert connection.board.identity.lanes == 2 * LANES
+        assert connection.board.identity.lanes == 4 * LANES
         users_get_what_they_get_alone(connection, golden, 7)
         logits_are_golden(connection, golden)
 
@@ -152,7 +152,7 @@ def test_a_board_is_reset_in_mid_token_and_another_dies(program: Path, golden: G
 @pytest.mark.sweep
 def test_four_boards(program: Path, golden: Golden):
     with opened(program, 4) as (connection, bench):
-        assert connection.board.identity.lanes == 4 * LANES
+        assert connection.board.identity.lanes == 8 * LANES
         users_get_what_they_get_alone(connection, golden, 20)
         logits_are_golden(connection, golden)
         talk = Conversation(connection, [5, 1, 7])
