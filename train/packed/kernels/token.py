@@ -162,14 +162,13 @@ def quantise_token(source, norms, stats, constants, extra, q, scales, table, wid
     The programs of number 0 make the scale, the others ``BLOCK`` activations each. Without an addend
     from ``extra`` the inverse square of the last scale goes there.
     """
-    _wait(PDL)
     _release(PDL)
+    _wait(PDL)
     part, k = tl.program_id(0), tl.program_id(1)
     mm, me = maximum(tl.load(stats + k))
     if part == 0:
         rm, re = _root(stats, constants, extra, table, ADDEND)
-        first: tl.constexpr = 4 if ADDEND == 2 else 2
-        sm, se = _scale(rm, re, mm, me, constants + first + 2 * k)
+        sm, se = _scale(rm, re, mm, me, constants + (4 if ADDEND == 2 else 2) + 2 * k)
         _store_scalar(scales + 2 * k, sm, se, True)
         if ADDEND == 0:
             im, ie = inverse_square(sm, se, table)
@@ -195,8 +194,7 @@ def _read(source, norm, stats, constants, extra, scratch, activations, scales, t
         activations += at // 4
         total, mm, me = _quantise(source, norm, width, tl.load(stats), table, scratch + at, padded, PADDED)
         rm, re = _root(stats, constants, extra, table, ADDEND)
-        first: tl.constexpr = 4 if ADDEND == 2 else 2
-        sm, se = _scale(rm, re, mm, me, constants + first)
+        sm, se = _scale(rm, re, mm, me, constants + (4 if ADDEND == 2 else 2))
     return activations, total, sm, se
 
 
