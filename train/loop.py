@@ -28,7 +28,7 @@ from .scan import use_kernel
 from .texts import Texts
 from .tokens import Windows, judged_bits, judged_bits_integer
 
-__all__ = ["Reporter", "run_config"]
+__all__ = ["Reporter", "make_optimiser", "run_config"]
 
 _DTYPES = {"auto": None, "bfloat16": torch.bfloat16, "float32": torch.float32}
 _LOOK = 10  # steps on a GPU between two looks at the loss, which wait for it
@@ -52,10 +52,11 @@ class _Quiet:
         pass
 
 
-def _optimiser(model: nn.Module, config: TrainConfig, device: torch.device) -> torch.optim.AdamW:
+def make_optimiser(model: nn.Module, config: TrainConfig, device: torch.device) -> torch.optim.AdamW:
+    """AdamW with a group for matrices, for embeddings, and for norms and lower bounds; ``kind`` names its rate."""
     groups: dict[str, list[Tensor]] = {"lr": [], "lr_embedding": [], "lr_vector": []}
     for name, parameter in model.named_parameters():
-        matrix = name.endswith(("proj.weight", "lm_head.weight"))
+        matrix = not name.endswith(("norm.weight", "lower_bounds"))
         groups["lr_embedding" if "embeddings" in name else "lr" if matrix else "lr_vector"].append(parameter)
     return torch.optim.AdamW(
         [{"params": parameters, "kind": kind} for kind, parameters in groups.items()],
@@ -74,7 +75,7 @@ class _Run:
         self.judged = MatMulFreeLM(config.geometry).to(device).eval() if run.first else None
         fused = FusedLM(self.own, lean=config.lean, exact=_DTYPES[config.precision])
         self.model = run.wrap(fused, sharded=config.sharded)
-        self.optimiser = _optimiser(self.model, config, device)
+        self.optimiser = make_optimiser(self.model, config, device)
         self.windows = Windows(texts.parts, config.window, texts.coder.begin, config.seed, device)
         self.step, self.before, self.start = 0, 0.0, time.monotonic()
         self.history: list[dict[str, float]] = []
