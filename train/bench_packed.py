@@ -37,11 +37,12 @@ SHAPES = {**PUBLISHED, "13B": Geometry(hidden=5120, intermediate=13824, layers=4
 
 _BATCH, _PREFILL = 64, 512
 
+_COARSE = {"gates": (16, 8), "o": (16, 4), "gate_up": (64, 8), "down": (16, 8), "head": (128, 8)}
+
 #: Ways to decode one text: how its vector is quantised, and of how many outputs a program takes care.
-_FINE = {"gates": (8, 4), "o": (8, 4), "gate_up": (32, 4), "down": (8, 4), "head": (64, 4)}
 STEPPERS: dict[str, dict[str, Any]] = {
-    "whole": {}, "split": {"split": True}, "split, overlapped": {"split": True, "overlap": True},
-    "split, overlapped, fine": {"split": True, "overlap": True, "tiles": _FINE},
+    "whole": {"split": False, "overlap": False, "tiles": _COARSE}, "split": {"overlap": False, "tiles": _COARSE},
+    "split, overlapped": {"tiles": _COARSE}, "split, overlapped, fine": {},
 }
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from nomul.model.checkpoint import read_checkpoint
@@ -17,20 +16,18 @@ __all__ = ["export_model"]
 
 
 def export_model(model: MatMulFreeLM, folder: Path, texts: Texts, *, last: bool) -> None:
-    """Writes the checkpoint in the published layout, its tokenizer, and at the end the model file.
+    """Writes the checkpoint in the published layout, and at the end the model file.
 
     Parameters
     ----------
     model : MatMulFreeLM
     folder : Path
     texts : Texts
-        Whose tokenizer it is.
+        Whose tokens they are.
     last : bool
         Also write ``model.nomul``, as ``nomul import`` does.
     """
     export_checkpoint(model, folder, begin=texts.coder.begin, end=texts.coder.end)
-    if texts.tokenizer and texts.tokenizer.parent.resolve() != folder.resolve():
-        shutil.copy(texts.tokenizer, folder / "tokenizer.json")
     if last:
         source = read_checkpoint(folder)
         save_parts(fold_parts(source), folder / "model.nomul", geometry=source.geometry, eps=source.eps,

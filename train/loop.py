@@ -8,7 +8,7 @@ import math
 import platform
 import time
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -184,8 +184,8 @@ class _Run:
         gpu = device.type == "cuda"
         written = {
             "config": {**asdict(c), "tokenizer": Path(c.tokenizer).name},
-            "corpus": self.texts.manifest, "ternary_weights": c.geometry.ternary_weights,
-            "parameters": c.geometry.parameters, "bytes_per_token": self.texts.bytes_per_token,
+            "corpus": {k: self.texts.manifest[k] for k in ("source", "python", "parts")},
+            "ternary_weights": c.geometry.ternary_weights, "parameters": c.geometry.parameters, "bytes_per_token": self.texts.bytes_per_token,
             "steps": self.step, "tokens": self.step * c.batch * c.window, "epochs": self.windows.epochs(),
             "seconds": round(self.seconds, 1), "processes": self.run.count,
             "device": torch.cuda.get_device_name() if gpu else f"{platform.machine()} CPU",
@@ -280,7 +280,8 @@ def run_config(
             if resume:
                 made.resume()
             elif run.first:
-                (folder / "config.toml").write_text(config_text(config))
+                (folder / "config.toml").write_text(config_text(replace(config, tokenizer="")))
+                (folder / "manifest.json").write_text(json.dumps(read.manifest, indent=1) + "\n")
             if config.tensorboard and run.first:
                 made.board = _board(folder)
             try:

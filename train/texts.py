@@ -59,13 +59,25 @@ def _decodes(document: bytes) -> bool:
     return True
 
 
+def _place_tokenizer(path: Path, config: TrainConfig, texts: dict[str, bytes]) -> None:
+    """Copies the tokenizer that the configuration names, or trains one, unless it is there."""
+    if config.tokenizer:
+        source = Path(config.tokenizer) / path.name
+        try:
+            path.write_bytes(source.read_bytes())
+        except OSError as error:
+            raise NomulError(f"{source}: {error.strerror}; set tokenizer to the folder of a {path.name}") from None
+    elif not path.is_file():
+        train_tokenizer(tokenizer_texts(texts), config.vocab, path)
+
+
 class Texts:
     """A corpus in tokens.
 
     Parameters
     ----------
     config : TrainConfig
-        Says which tokens; a tokenizer that it does not name is trained, and kept in ``folder``.
+        Says which tokens; ``folder`` gets the tokenizer that it names, or one that is trained.
     corpus : Path or None
         See :func:`read_corpus`.
     folder : Path
@@ -76,6 +88,8 @@ class Texts:
     parts : dict of str to ndarray of uint16
         Training tokens.
     coder : ByteTokenizer or FileTokenizer
+    tokenizer : Path or None
+        The file of the latter.
     manifest : dict
     identity : str
         SHA-256 of manifest and tokenizer.
@@ -86,16 +100,13 @@ class Texts:
         held_out = texts.pop("held_out")
         if not held_out or not any(texts.values()):
             raise NomulError(f"{corpus or 'standard library'}: its held-out or its training text is empty")
-        source: Path | None = None
-        if config.vocab != 256:
-            source = Path(config.tokenizer) if config.tokenizer else folder
-            if not config.tokenizer and run.first and not (folder / "tokenizer.json").is_file():
-                train_tokenizer(tokenizer_texts(texts), config.vocab, folder / "tokenizer.json")
-            run.wait()
-        self.coder, vocab = coder_of(source)
+        self.tokenizer = folder / "tokenizer.json" if config.vocab != 256 else None
+        if self.tokenizer and run.first:
+            _place_tokenizer(self.tokenizer, config, texts)
+        run.wait()
+        self.coder, vocab = coder_of(folder if self.tokenizer else None)
         if vocab > config.vocab:
-            raise NomulError(f"{source}/tokenizer.json: has {vocab} tokens, the model {config.vocab}; set vocab")
-        self.tokenizer = source / "tokenizer.json" if source else None
+            raise NomulError(f"{self.tokenizer}: has {vocab} tokens, the model {config.vocab}; set vocab")
         if not isinstance(self.coder, ByteTokenizer):
             texts = {name: b"\0".join(d for d in text.split(b"\0") if _decodes(d)) for name, text in texts.items()}
         self.parts = {name: encode_text(text, self.coder) for name, text in texts.items() if text}

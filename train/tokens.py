@@ -36,6 +36,8 @@ __all__ = ["Coder", "Windows", "coder_of", "encode_text", "judged_bits", "judged
 
 Coder = ByteTokenizer | FileTokenizer
 
+_MANY = 2048  # documents that are encoded at a time
+
 # Words with the sign before them; three digits; signs with the line's end and the next line's indentation;
 # ends of lines with it; other blanks.
 _PIECES = (r" ?[^\s\p{L}\p{N}]+(?:[ \t]*[\r\n]+[ \t]*)?|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -102,12 +104,12 @@ def encode_text(text: bytes, coder: Coder) -> np.ndarray:
         documents = [document.decode() for document in text.split(bytes([BEGIN]))]
     except UnicodeDecodeError as error:
         raise NomulError(f"corpus: a document is no UTF-8 ({error.reason}); leave it out or use bytes") from None
-    parts = coder.encode_many(documents)
     between = np.array([coder.end, coder.begin], dtype=np.uint16)
-    pieces = [parts[0].astype(np.uint16)]
-    for part in parts[1:]:
-        pieces += [between, part.astype(np.uint16)]
-    return np.concatenate(pieces)
+    pieces = []
+    for first in range(0, len(documents), _MANY):
+        for part in coder.encode_many(documents[first : first + _MANY]):
+            pieces += [between, part.astype(np.uint16)]
+    return np.concatenate(pieces[1:])
 
 
 class Windows:

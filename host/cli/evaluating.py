@@ -27,7 +27,15 @@ from nomul.sim.evaluate import (
     text_segments,
 )
 
-from .common import Loaded, compile_for, core_option, json_option, load_any, print_json, tokenizer_for
+from .common import (
+    Loaded,
+    compile_for,
+    core_option,
+    json_option,
+    load_any,
+    print_json,
+    tokenizer_for,
+)
 
 _ENGINES = ("float", "golden", "sim")
 

@@ -209,8 +209,9 @@ def test_a_loss_that_is_no_number_ends_the_run(corpus: Path, tmp_path: Path, mon
     _run(TINY, corpus, tmp_path, resume=True)
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"),
-                                   RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes")])
+@pytest.mark.parametrize("error", [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes")])
 def test_too_little_memory_says_what_to_lower(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ):
@@ -256,7 +257,8 @@ def test_data_that_cannot_be_read(tmp_path: Path):
 
 @pytest.mark.parametrize(("text", "message"), [
     ("depth = 3", "no setting 'depth'; there are hidden,"), ("batch = 'many'", "batch takes int, not 'many'"),
-    ("batch = 0", "batch is 0; it must be at least 1"), ("lr = -1.0", "lr is -1.0"), ("= 3", "no configuration can be read"),
+    ("batch = 0", "batch is 0; it must be at least 1"), ("lr = -1.0", "lr is -1.0"),
+    ("= 3", "no configuration can be read"),
     ("warmup = 2.0", r"warmup is 2.0; it lies in 0\.\.1"), ("steps = 0\nseconds = 0", "give a length"),
     ("batch = 9\naccumulate = 2", "a multiple of accumulate"), ("precision = 'half'", "precision is 'half'"),
     ("vocab = 257", "vocab is 257"), ("library = 0.9\ntests = 0.2", "together more than 1"),

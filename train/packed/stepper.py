@@ -26,7 +26,7 @@ from .weights import PackedWeights
 __all__ = ["TILES", "Stepper"]
 
 #: Outputs of a program and its warps, by kernel.
-TILES = {"gates": (16, 8), "o": (16, 4), "gate_up": (64, 8), "down": (16, 8), "head": (128, 8)}
+TILES = {"gates": (8, 4), "o": (8, 4), "gate_up": (32, 4), "down": (8, 4), "head": (64, 4)}
 _CHUNK = 512  # activations of a program that does nothing but quantise
 
 
@@ -43,8 +43,8 @@ class Stepper:
         A kernel of its own quantises a vector once; else every program of the kernel that reads it does
         so for itself.
     overlap : bool
-        Kernels load their weights while the one before still runs (programmatic dependent launch, from
-        compute capability 9.0).
+        Kernels load their weights while the one before still runs (programmatic dependent launch); not on
+        GPUs before compute capability 9.0.
     tiles : dict, optional
         As :data:`TILES`.
 
@@ -58,12 +58,13 @@ class Stepper:
     """
 
     def __init__(
-        self, weights: PackedWeights, *, split: bool = False, overlap: bool = False,
+        self, weights: PackedWeights, *, split: bool = True, overlap: bool = True,
         tiles: dict[str, tuple[int, int]] | None = None,
     ):  # fmt: skip
         g, device = weights.geometry, weights.embeddings.device
         self.weights, self.tiles, self.tables = weights, tiles or TILES, Tables(device)
-        self._split, self._overlap = split, overlap and device.type == "cuda"
+        self._split = split
+        self._overlap = overlap and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
 
         def empty(*shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
             return torch.zeros(*shape, dtype=dtype, device=device)
