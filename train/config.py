@@ -143,8 +143,8 @@ class TrainConfig:
     @property
     def identity(self) -> str:
         """SHA-256 of what decides the weights: a run goes on only from a checkpoint with the same."""
-        free = {"tokenizer", "evaluations", "evaluated", "checkpoint_seconds", "checkpoint_steps", "tensorboard", "lean",
-                "sharded"}  # fmt: skip
+        free = {"tokenizer", "evaluations", "evaluated", "checkpoint_seconds", "checkpoint_steps", "tensorboard",
+                "lean", "sharded"}  # fmt: skip
         kept = {name: value for name, value in asdict(self).items() if name not in free}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 

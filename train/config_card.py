@@ -52,7 +52,7 @@ def write_config_card(folder: Path, *, title: str, more: str = "") -> Path:
         "## How well", "",
         "| held-out bits per byte | |", "|---|---|",
         f"| float, PyTorch, weights rounded to bfloat16 | {run['held_out_bpb']:.4f} |",
-        f"| the integer model: packed kernels, equal to the golden model bit for bit | {run['held_out_bpb_integer']:.4f} |",
+        f"| integers of the golden model, packed kernels | {run['held_out_bpb_integer']:.4f} |",
         "",
         "Held-out text: consecutive segments of at most 4096 bytes, each from zero state with the begin token as the "
         "context of its first token; −log₂ p of all tokens over all bytes. What is shipped is the end of the run; "
@@ -72,12 +72,14 @@ def write_config_card(folder: Path, *, title: str, more: str = "") -> Path:
         f"(`config.toml`):", "",
         "```toml", *(f"{key} = {json.dumps(value)}" for key, value in c.items()), "```", "",
         "| run | training bits per token | held-out bits per byte |", "|---|---|---|",
-        *(f"| {e['progress']:.0%} | {e['train_bits_per_token']:.4f} | {e['held_out_bpb']:.4f} |" for e in run["history"]),
+        *(f"| {e['progress']:.0%} | {e['train_bits_per_token']:.4f} | {e['held_out_bpb']:.4f} |"
+          for e in run["history"]),
         "",
         f"Tokens a second: {run['tokens'] / last['seconds']:,.0f}, judging included.", "",
         "## Trits", "",
         "| matrix | −1 | 0 | +1 |", "|---|---|---|---|",
-        *(f"| {name} | {a:.1%} | {b:.1%} | {c:.1%} |" for name, (a, b, c) in trit_shares(model).items()),
+        *(f"| {name} | {minus:.1%} | {zero:.1%} | {plus:.1%} |"
+          for name, (minus, zero, plus) in trit_shares(model).items()),
     ]
     if more:
         lines += ["", more.strip()]

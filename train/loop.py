@@ -185,7 +185,8 @@ class _Run:
         written = {
             "config": {**asdict(c), "tokenizer": Path(c.tokenizer).name},
             "corpus": {k: self.texts.manifest[k] for k in ("source", "python", "parts")},
-            "ternary_weights": c.geometry.ternary_weights, "parameters": c.geometry.parameters, "bytes_per_token": self.texts.bytes_per_token,
+            "ternary_weights": c.geometry.ternary_weights, "parameters": c.geometry.parameters,
+            "bytes_per_token": self.texts.bytes_per_token,
             "steps": self.step, "tokens": self.step * c.batch * c.window, "epochs": self.windows.epochs(),
             "seconds": round(self.seconds, 1), "processes": self.run.count,
             "device": torch.cuda.get_device_name() if gpu else f"{platform.machine()} CPU",
