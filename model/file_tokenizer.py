@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,11 @@ class FileTokenizer:
         if not ids:
             raise NomulError("the prompt is empty; give at least one character")
         return np.array(ids, dtype=np.int64)
+
+    def encode_many(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Token ids of each of many texts, int64 ``[n]``; of an empty one, none."""
+        coded = self._inner.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(each.ids, dtype=np.int64) for each in coded]
 
     def decode(self, ids: Iterable[int] | np.ndarray) -> str:
         """Text of token ids; of none, nothing."""

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bits per byte and next-token agreement of any engine: float reference, golden model, simulated board.
 
-A text is cut into segments of :data:`SEGMENT` bytes. Each begins with cleared state and with the begin token as the
-first context, so that every engine, however few lanes it has, computes the same figure.
+A text is cut into segments of :data:`SEGMENT` bytes, where tokens are more than bytes at whole characters. Each begins
+with cleared state and with the begin token as the first context, so that every engine, however few lanes it has,
+computes the same figure.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from typing import Protocol
 
 import numpy as np
 
+from nomul.model.errors import NomulError
+from nomul.model.file_tokenizer import FileTokenizer
 from nomul.model.program import Image
-from nomul.model.tokenizer import BEGIN
+from nomul.model.tokenizer import BEGIN, ByteTokenizer
 
 from .golden import Golden
 from .reference import Reference
@@ -27,13 +30,17 @@ __all__ = [
     "Result",
     "agreement",
     "evaluate",
+    "segment_parts",
     "sequence_parts",
     "text_parts",
+    "text_pieces",
+    "text_segments",
 ]
 
 SEGMENT = 4096  #: Bytes of a segment.
 _KEPT = 1 << 28  # logits of all lanes that are held at a time
 _NOTHING = -1  # target of a position that predicts nothing
+_PADDING = -2  # of one that is not there
 
 Parts = Iterable[tuple[np.ndarray, np.ndarray]]
 
@@ -114,6 +121,51 @@ def text_parts(text: np.ndarray) -> Parts:
         yield context[None, whole:], text[None, whole:]
 
 
+def text_pieces(text: bytes, coder: ByteTokenizer | FileTokenizer) -> list[bytes]:
+    """The segments of a text: :data:`SEGMENT` bytes, or less where that would cut a token's character."""
+    bytewise, pieces, begin = isinstance(coder, ByteTokenizer), [], 0
+    while begin < len(text):
+        end = min(begin + SEGMENT, len(text))
+        while not bytewise and end < len(text) and text[end] & 0xC0 == 0x80:  # inside a character
+            end -= 1
+        pieces.append(text[begin:end])
+        begin = end
+    return pieces
+
+
+def text_segments(text: bytes, coder: ByteTokenizer | FileTokenizer) -> list[np.ndarray]:
+    """Tokens of each segment of a text; a byte 0x00, which stands between documents, becomes end and begin.
+
+    Raises
+    ------
+    NomulError
+        If tokens are more than bytes and the text is no UTF-8.
+    """
+    if isinstance(coder, ByteTokenizer):
+        return [np.frombuffer(piece, np.uint8).astype(np.int64) for piece in text_pieces(text, coder)]
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        raise NomulError(f"the text is no UTF-8 at byte {error.start}: {error.reason}") from None
+    between = np.array([coder.end, coder.begin])
+    segments = []
+    for piece in text_pieces(text, coder):
+        first, *others = coder.encode_many(piece.decode().split("\0"))
+        segments.append(np.concatenate([first, *(part for other in others for part in (between, other))]))
+    return segments
+
+
+def segment_parts(segments: list[np.ndarray], begin: int) -> Parts:
+    """Segments of any lengths, side by side, each behind the begin token."""
+    longest = max(map(len, segments))
+    contexts = np.full((len(segments), longest), begin)
+    targets = np.full((len(segments), longest), _PADDING)
+    for row, segment in enumerate(segments):
+        contexts[row, 1 : len(segment)] = segment[:-1]
+        targets[row, : len(segment)] = segment
+    yield contexts, targets
+
+
 def sequence_parts(tokens: np.ndarray) -> Parts:
     """One sequence as it is, from cleared state: each token predicts the next; the last predicts nothing."""
     tokens = np.asarray(tokens, dtype=np.int64)
@@ -121,7 +173,7 @@ def sequence_parts(tokens: np.ndarray) -> Parts:
 
 
 def evaluate(engine: Engine, parts: Parts, *, keep_logits: bool = False) -> Result:
-    """Predicts every target of :func:`text_parts` or :func:`sequence_parts`.
+    """Predicts every target of :func:`text_parts`, :func:`segment_parts` or :func:`sequence_parts`.
 
     Parameters
     ----------
@@ -133,6 +185,8 @@ def evaluate(engine: Engine, parts: Parts, *, keep_logits: bool = False) -> Resu
     bits, predicted, best, kept = 0.0, 0, [], []
     for contexts, targets in parts:
         for logits, target in zip(engine.logits(contexts), targets, strict=True):
+            there = target != _PADDING
+            logits, target = logits[there], target[there]
             wide = logits.astype(np.float64)
             rows = np.flatnonzero(target != _NOTHING)
             top = wide.max(axis=1)

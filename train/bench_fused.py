@@ -14,6 +14,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -26,7 +27,7 @@ from nomul.model.errors import NomulError
 from nomul.model.geometry import PUBLISHED, Geometry
 
 from .fused import FusedLM
-from .machine import describe, median_seconds, require_gpu
+from .machine import compile_first, describe, median_seconds, require_gpu
 from .model import BitLinear, MatMulFreeLM
 from .scan import use_kernel
 
@@ -145,6 +146,16 @@ def measure_step(version: str, geometry: Geometry, batch: int, device: torch.dev
     return row
 
 
+def _compiled(size: str) -> None:
+    """One layer of a shape through every version with kernels."""
+    device = torch.device("cuda")
+    use_kernel(device)
+    tokens = torch.zeros(1, LENGTH, dtype=torch.int64, device=device)
+    for version in ("plain", "fused", "lean"):
+        VERSIONS[version](_made(replace(PUBLISHED[size], layers=1), device, 1))(tokens, tokens).backward()
+    torch.cuda.synchronize()
+
+
 def _text_batches(batch: int, steps: int, seed: int, device: torch.device) -> Tensor:
     """Bytes of this Python's library, ``[steps, batch, LENGTH + 1]``."""
     folder = Path(sysconfig.get_paths()["stdlib"])
@@ -232,14 +243,25 @@ def _main(arguments: list[str]) -> int:
     parser.add_argument("--versions", nargs="*", default=["plain", "model", "fused", "lean"],
                         choices=list(VERSIONS))
     parser.add_argument("--steps", type=int, default=200, help="of the loss curves; 0: none")
+    parser.add_argument("--seconds", type=float, default=3600.0, help="begin no measurement after so long")
+    parser.add_argument("--compile", action="store_true",
+                        help="compile all kernels first, in many processes; with no --cases nothing else")
     given = parser.parse_args(arguments)
+    begin = time.monotonic()
     try:
         device = require_gpu("bench_fused")
+        sizes = {case.partition(":")[0] for case in given.cases} or PUBLISHED.keys() & {"370M", "1.3B"}
+        if unknown := sizes - PUBLISHED.keys():
+            raise NomulError(f"bench_fused: no size {min(unknown)!r}; there are {', '.join(PUBLISHED)}")
+        if given.compile:
+            compile_first(_compiled, [(size,) for size in sizes])
+            print(f"compiled in {time.monotonic() - begin:.0f} s", flush=True)
+        if not given.cases:
+            return 0
         reason = use_kernel(device)
         if reason is not None:
             raise NomulError(f"bench_fused: the plain version would run without its scan kernel: {reason}")
         made: dict[str, Any] = {"machine": describe(device), "steps": []}
-        begin = time.monotonic()
 
         def save() -> None:
             made["seconds"] = round(time.monotonic() - begin, 1)
@@ -247,17 +269,22 @@ def _main(arguments: list[str]) -> int:
 
         made["gradients"] = compare_gradients(device)
         print({k: made["gradients"][k] for k in ("worst", "median")}, flush=True)
+        if given.steps:
+            made["curves"] = compare_curves(PUBLISHED["370M"], 4, given.steps, device)
+            print({k: made["curves"][k] for k in ("fused_to_plain", "seed_to_seed")}, flush=True)
+            save()
         for case in given.cases:
             size, _, batches = case.partition(":")
             for batch in map(int, batches.split(",")):
                 for version in given.versions:
+                    if time.monotonic() - begin > given.seconds:
+                        made.setdefault("left_out", []).append(f"{size} {version} batch {batch}")
+                        continue
                     row = {"size": size, **measure_step(version, PUBLISHED[size], batch, device)}
                     made["steps"].append(row)
                     print(_line(row), flush=True)
                     save()
-        if given.steps:
-            made["curves"] = compare_curves(PUBLISHED["370M"], 4, given.steps, device)
-            print({k: made["curves"][k] for k in ("fused_to_plain", "seed_to_seed")}, flush=True)
+        print("left out:", made.get("left_out", "nothing"), flush=True)
         save()
     except NomulError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -13,6 +13,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +24,26 @@ from nomul.model.errors import NomulError
 from nomul.model.geometry import PUBLISHED, Geometry
 
 from .bench_fused import straight_through
-from .machine import describe, median_seconds, require_gpu
+from .machine import compile_first, describe, median_seconds, require_gpu
 from .model import MatMulFreeLM
 from .packed import PackedLM, PackedWeights, random_weights
 from .packed.layout import FORMATS
 from .packed.stepper import Stepper
 
-__all__ = ["SHAPES"]
+__all__ = ["SHAPES", "STEPPERS"]
 
 #: The published shapes, and one of 13 billion that the paper names but nobody published.
 SHAPES = {**PUBLISHED, "13B": Geometry(hidden=5120, intermediate=13824, layers=40, vocab=32000)}
 
 _BATCH, _PREFILL = 64, 512
+
+_COARSE = {"gates": (16, 8), "o": (16, 4), "gate_up": (64, 8), "down": (16, 8), "head": (128, 8)}
+
+#: Ways to decode one text: how its vector is quantised, and of how many outputs a program takes care.
+STEPPERS: dict[str, dict[str, Any]] = {
+    "whole": {"split": False, "overlap": False, "tiles": _COARSE}, "split": {"overlap": False, "tiles": _COARSE},
+    "split, overlapped": {"tiles": _COARSE}, "split, overlapped, fine": {},
+}
 
 
 def _replayed(work: Callable[[], Any]) -> Callable[[], None]:
@@ -61,15 +70,30 @@ def measure_packed(size: str, format: str, device: torch.device) -> dict[str, An
     before = torch.cuda.memory_allocated()
     weights = random_weights(SHAPES[size], format, device)
     row: dict[str, Any] = {"size": size, "version": format, "token_bytes": weights.token_bytes}
-    for overlap in (False, True):
-        stepper = Stepper(weights, overlap=overlap)
+    row["steppers"] = {}
+    for name, options in STEPPERS.items():
+        stepper = Stepper(weights, **options)
         stepper.step()
         torch.cuda.synchronize()
-        row["resident_bytes"] = torch.cuda.memory_allocated() - before
-        row["overlapped" if overlap else "one_text"] = {"seconds": _times(stepper.step)}
+        row.setdefault("resident_bytes", torch.cuda.memory_allocated() - before)
+        row["steppers"][name] = _times(stepper.step)
         del stepper
+    name = min(row["steppers"], key=row["steppers"].__getitem__)
+    row["one_text"] = {"seconds": row["steppers"][name], "stepper": name,
+                       "tokens_per_second": 1 / row["steppers"][name]}
     row |= _many(weights, device)
     return row
+
+
+def _compiled(size: str, format: str) -> None:
+    """One layer of a shape through everything that :func:`measure_packed` runs."""
+    device = torch.device("cuda")
+    weights = random_weights(replace(SHAPES[size], layers=1), format, device)
+    for options in STEPPERS.values():
+        Stepper(weights, **options).step()
+    for batch, length in ((_BATCH, 1), (1, _PREFILL)):
+        PackedLM(weights, batch)(torch.zeros(batch, length, dtype=torch.int64, device=device))
+    torch.cuda.synchronize()
 
 
 def _many(weights: PackedWeights, device: torch.device) -> dict[str, Any]:
@@ -124,7 +148,7 @@ def _line(row: dict[str, Any]) -> str:
     text = f"{start}  resident {row['resident_bytes'] / 1e9:7.3f} GB"
     text += f"  one text {row['one_text']['tokens_per_second']:8.1f} /s"
     if "floor_seconds" in row:
-        text += f" ({row['of_floor']:.1%} of the floor)"
+        text += f" ({row['of_floor']:.1%} of the floor, {row['one_text']['stepper']})"
     text += f"  batch {row['batch']['tokens_per_second']:9.0f} /s"
     return text + (f"  prefill {row['prefill']['tokens_per_second']:9.0f} /s" if "prefill" in row else "")
 
@@ -133,26 +157,35 @@ def _main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m nomul.train.bench_packed", description=__doc__)
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--sizes", nargs="*", default=list(SHAPES), choices=list(SHAPES))
+    parser.add_argument("--seconds", type=float, default=3600.0, help="begin no measurement after so long")
+    parser.add_argument("--compile", action="store_true",
+                        help="compile all kernels first, in many processes; with no --sizes nothing else")
     given = parser.parse_args(arguments)
+    begin = time.monotonic()
     try:
         device = require_gpu("bench_packed")
+        if given.compile:
+            compile_first(_compiled, [(size, format) for size in given.sizes or SHAPES for format in FORMATS])
+            print(f"compiled in {time.monotonic() - begin:.0f} s", flush=True)
+        if not given.sizes:
+            return 0
         made: dict[str, Any] = {"machine": describe(device), "models": []}
-        begin = time.monotonic()
         for size in given.sizes:
             for version in (*FORMATS, torch.bfloat16, torch.float32):
+                if time.monotonic() - begin > given.seconds:
+                    made.setdefault("left_out", []).append(f"{size} {version}")
+                    continue
                 if isinstance(version, str):
                     row = measure_packed(size, version, device)
                     floor = row["token_bytes"] / made["machine"]["copy_bytes_per_second"]
-                    for name in ("one_text", "overlapped"):
-                        row[name]["tokens_per_second"] = 1 / row[name]["seconds"]
-                    best = min(row[name]["seconds"] for name in ("one_text", "overlapped"))
-                    row |= {"floor_seconds": floor, "of_floor": floor / best}
+                    row |= {"floor_seconds": floor, "of_floor": floor / row["one_text"]["seconds"]}
                 else:
                     row = measure_unoptimised(size, version, device)
                 made["models"].append(row)
                 print(_line(row), flush=True)
                 made["seconds"] = round(time.monotonic() - begin, 1)
                 given.out.write_text(json.dumps(made, indent=1) + "\n")
+        print("left out:", made.get("left_out", "nothing"), flush=True)
     except NomulError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

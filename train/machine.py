@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from multiprocessing import get_context
 from typing import Any
 
 import torch
 
 from nomul.model.errors import NomulError
 
-__all__ = ["describe", "median_seconds", "require_gpu"]
+__all__ = ["compile_first", "describe", "median_seconds", "require_gpu"]
 
 
 def require_gpu(what: str) -> torch.device:
@@ -45,6 +46,19 @@ def median_seconds(work: Callable[[], Any], *, repeats: int = 7, warmup: int = 3
         end.synchronize()
         taken.append(begin.elapsed_time(end) / 1000)
     return sorted(taken)[len(taken) // 2]
+
+
+def compile_first(work: Callable[..., None], cases: Sequence[tuple[Any, ...]]) -> None:
+    """Calls ``work(*case)`` for every case, each in a process of its own: Triton's kernels then lie in its cache.
+
+    Parameters
+    ----------
+    work : callable
+        Runs every kernel once, on small data; importable by its name.
+    cases : sequence of tuple
+    """
+    with get_context("spawn").Pool(min(len(cases), 16), maxtasksperchild=1) as pool:
+        pool.starmap(work, cases, chunksize=1)
 
 
 def _copy_seconds(device: torch.device) -> float:

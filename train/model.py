@@ -243,8 +243,16 @@ class MatMulFreeLM(nn.Module):
         return self.head(x), state
 
 
-def export_checkpoint(model: MatMulFreeLM, folder: Path) -> None:
-    """Writes ``config.json`` and ``model.safetensors`` (bfloat16) in the published layout."""
+def export_checkpoint(model: MatMulFreeLM, folder: Path, *, begin: int = 0, end: int = 0) -> None:
+    """Writes ``config.json`` and ``model.safetensors`` (bfloat16) in the published layout.
+
+    Parameters
+    ----------
+    model : MatMulFreeLM
+    folder : Path
+    begin, end : int
+        Tokens before and after every text.
+    """
     g = model.geometry
     config = {
         "architectures": ["HGRNBitForCausalLM"],
@@ -253,7 +261,7 @@ def export_checkpoint(model: MatMulFreeLM, folder: Path) -> None:
         "intermediate_size": g.intermediate, "num_hidden_layers": g.layers,
         "num_heads": 1, "expand_ratio": 1, "use_short_conv": False, "use_lower_bound": True,
         "hidden_act": "swish", "rms_norm_eps": _EPSILON, "tie_word_embeddings": False,
-        "bos_token_id": 0, "eos_token_id": 0, "torch_dtype": "bfloat16",
+        "bos_token_id": begin, "eos_token_id": end, "torch_dtype": "bfloat16",
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")

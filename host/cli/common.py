@@ -29,6 +29,7 @@ from nomul.model.tokenizer import ByteTokenizer, tokenizer
 __all__ = ["Loaded", "compile_core", "compile_for", "core_option", "core_options", "dram_option", "json_option",
            "load_any", "memory_of", "print_json", "shipped", "streamed_config", "tokenizer_for"]  # fmt: skip
 
+_FILE = "model.nomul"
 SHIPPED = "stdlib-1m3"  #: The model on the simulated board when none is named.
 
 
@@ -39,7 +40,7 @@ def shipped() -> Path:
 
 
 class Loaded:
-    """A model from a model file, or from a checkpoint folder, ternarised on the spot.
+    """A model from a model file, or from a checkpoint folder, ternarised on the spot, or a folder's model file.
 
     Attributes
     ----------
@@ -60,10 +61,11 @@ class Loaded:
             self.checkpoint = checkpoint
             self.model = fold(checkpoint)
             self.header = {"name": path.name, "tokenizer": tokenizer_of(self.model.geometry)}
-        elif path.is_dir():
-            raise NomulError(f"{path}: the folder has no config.json; name a checkpoint or a file")
+        elif path.is_dir() and not (path / _FILE).is_file():
+            raise NomulError(f"{path}: the folder has no config.json and no {_FILE}; name a checkpoint or a file")
         else:
-            self.model, self.header = load(path)
+            self.path = path / _FILE if path.is_dir() else path
+            self.model, self.header = load(self.path)
 
     @cached_property
     def checkpoint(self) -> Checkpoint | None:
@@ -95,7 +97,7 @@ def tokenizer_for(loaded: Loaded) -> ByteTokenizer | FileTokenizer:
 
 def load_any(path: str | None) -> Loaded:
     """A model by path; the shipped one by default."""
-    chosen = Path(path) if path is not None else shipped() / "model.nomul"
+    chosen = Path(path) if path is not None else shipped() / _FILE
     if not chosen.exists():
         raise NomulError(f"{chosen}: no such file or folder")
     if not (chosen.is_file() or chosen.is_dir()):

@@ -21,18 +21,41 @@ from nomul.sim.evaluate import (
     Result,
     agreement,
     evaluate,
+    segment_parts,
     sequence_parts,
     text_parts,
+    text_segments,
 )
 
-from .common import Loaded, compile_for, core_option, json_option, load_any, print_json
+from .common import (
+    Loaded,
+    compile_for,
+    core_option,
+    json_option,
+    load_any,
+    print_json,
+    tokenizer_for,
+)
 
 _ENGINES = ("float", "golden", "sim")
 
 
+def _segments(loaded: Loaded, text: str) -> tuple[list[np.ndarray], int, int]:
+    """Tokens of a text's segments where they are more than bytes, the begin token, the text's bytes."""
+    try:
+        raw = Path(text).read_bytes()
+    except OSError as error:
+        raise NomulError(f"{text}: {error.strerror}") from None
+    if not raw:
+        raise NomulError(f"{text}: empty; there is nothing to predict")
+    coder = tokenizer_for(loaded)
+    try:
+        return text_segments(raw, coder), coder.begin, len(raw)
+    except NomulError as error:
+        raise NomulError(f"{text}: {error}; give token ids with --ids") from None
+
+
 def _tokens(loaded: Loaded, text: str | None, ids: Path | None) -> np.ndarray:
-    if (text is None) == (ids is None):
-        raise click.UsageError("name a TEXT file or --ids, one of the two")
     if ids is not None:
         try:
             with ids.open("rb") as file:
@@ -44,8 +67,6 @@ def _tokens(loaded: Loaded, text: str | None, ids: Path | None) -> np.ndarray:
         if tokens.dtype.kind not in "iu" or tokens.ndim != 1:
             raise NomulError(f"{ids}: is {tokens.dtype} {list(tokens.shape)}; expected integers [T]")
     else:
-        if loaded.header.get("tokenizer") != "bytes":
-            raise NomulError(f"{loaded.path}: its tokens are no bytes; give token ids with --ids")
         assert text is not None
         try:
             tokens = np.frombuffer(Path(text).read_bytes(), dtype=np.uint8)
@@ -102,7 +123,7 @@ def eval_command(
     bytes_per_beat: int,
     as_json: bool,
 ) -> None:
-    """Bits per token of MODEL on a TEXT file, and how often two engines agree on the next token.
+    """Bits per token, and per byte, of MODEL on a TEXT file, and how often two engines agree on the next token.
 
     \b
     Example:
@@ -113,39 +134,48 @@ def eval_command(
         raise click.UsageError(f"--engine {engines}: one or two of {', '.join(_ENGINES)}")
     if logits is not None and not logits.parent.is_dir():
         raise NomulError(f"{logits}: the folder {logits.parent} does not exist")
+    if (text is None) == (ids is None):
+        raise click.UsageError("name a TEXT file or --ids, one of the two")
     loaded = load_any(model)
-    tokens = _tokens(loaded, text, ids)
+    size: int | None = None
+    if text is not None and loaded.header.get("tokenizer") != "bytes":
+        segments, begin_token, size = _segments(loaded, text)
+        parts = [*segment_parts(segments, begin_token)]
+    else:
+        tokens = _tokens(loaded, text, ids)
+        parts = [*(text_parts(tokens) if ids is None else sequence_parts(tokens))]
     results: dict[str, Result] = {}
     seconds: dict[str, float] = {}
     for number, name in enumerate(names):
         built = _engine(name, loaded, engine, bytes_per_beat)
         begin = time.perf_counter()
-        parts = text_parts(tokens) if ids is None else sequence_parts(tokens)
         keep = logits is not None and number == 0
         results[name] = evaluate(built, parts, keep_logits=keep)
         seconds[name] = time.perf_counter() - begin
     if logits is not None:
         with atomic(logits) as file:
             np.savez(file, logits=np.asarray(results[names[0]].logits))
-    report = _report(results, seconds)
+    report = _report(results, seconds, size)
     if as_json:
         print_json(report)
         return
     for name, figures in report["engines"].items():
+        bytewise = "" if size is None else f"{figures['bits_per_byte']:.4f} bits a byte, "
         click.echo(
-            f"{name:<7} {figures['bits_per_token']:.4f} bits a token over {report['tokens']:,} tokens, "
+            f"{name:<7} {bytewise}{figures['bits_per_token']:.4f} bits a token over {report['tokens']:,} tokens, "
             f"{figures['tokens_per_second']:,.0f} tokens/s"
         )
     if "agreement" in report:
         click.echo(f"same next token at {report['agreement']:.3%} of positions")
 
 
-def _report(results: dict[str, Result], seconds: dict[str, float]) -> dict[str, Any]:
+def _report(results: dict[str, Result], seconds: dict[str, float], size: int | None) -> dict[str, Any]:
     report: dict[str, Any] = {
         "tokens": next(iter(results.values())).tokens,
         "engines": {
             name: {
                 "bits_per_token": round(result.bits_per_token, 6),
+                **({} if size is None else {"bits_per_byte": round(result.bits_per_token * result.tokens / size, 6)}),
                 "tokens_per_second": round(result.tokens / seconds[name], 1),
             }
             for name, result in results.items()

@@ -14,8 +14,11 @@ from .common import json_option, print_json
 
 @click.command("train")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FOLDER")
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE.toml",
+              help="What to train (docs/training.md); default: the on-chip model's recipe.")  # fmt: skip
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE",
-              help="Change the recipe (train/recipe.py); repeatable.")  # fmt: skip
+              help="Change the configuration or the recipe; repeatable.")  # fmt: skip
+@click.option("--resume", is_flag=True, help="Go on from FOLDER's checkpoint; with --config.")
 @click.option("--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto",
               show_default=True, help="auto asks for CUDA.")  # fmt: skip
 @click.option("--corpus", type=click.Path(path_type=Path), metavar="FOLDER",
@@ -24,17 +27,20 @@ from .common import json_option, print_json
 @json_option
 def train_command(
     output: Path,
+    config: Path | None,
     settings: tuple[str, ...],
+    resume: bool,
     device: str,
     corpus: Path | None,
     card: str | None,
     as_json: bool,
 ) -> None:
-    """Train a byte-level model on Python's standard library; the checkpoint goes to FOLDER.
+    """Train a model, by default on Python's standard library; checkpoint and model go to FOLDER.
 
     \b
     Example:
       nomul train -o build/model --set seconds=460
+      nomul train -o build/larger --config models/python-29m/config.toml --corpus build/corpus
       nomul train -o build/tiny --device cpu --set steps=20 --set batch=4
     """
 
@@ -42,9 +48,10 @@ def train_command(
         click.echo(line, err=as_json)
 
     run = main_train(
-        output, settings=settings, device=device, corpus=corpus, card=card, say=say
+        output, settings=settings, device=device, corpus=corpus, card=card, config=config, resume=resume,
+        bar=not as_json, say=say,
     )
     if as_json:
         print_json(run)
-    else:
+    elif "steps" in run:  # of several processes, the first
         click.echo(f"{output}: {run['held_out_bpb']:.4f} held-out bits per byte")

@@ -139,13 +139,14 @@ def test_the_kernels_are_the_plain_form(format: str):
     assert torch.equal(expected.state, ours.state)
 
 
+@pytest.mark.parametrize("split", [False, True])
 @pytest.mark.parametrize("format", list(layout.FORMATS))
-def test_the_kernels_of_one_token_are_the_plain_form(format: str):
+def test_the_kernels_of_one_token_are_the_plain_form(format: str, split: bool):
     pytest.importorskip("triton", reason="Triton is not installed")
     from nomul.train.packed.stepper import Stepper
 
     weights = random_weights(SMALL, format, DEVICE)
-    expected, ours = PackedLM(weights), Stepper(weights)
+    expected, ours = PackedLM(weights), Stepper(weights, split=split)
     expected._ops = plain
     token = torch.full((1, 1), 7, device=DEVICE)
     ours.token.fill_(7)
@@ -174,11 +175,14 @@ def test_the_kernels_on_large_shapes(format: str, geometry: Geometry):
     for window in (tokens[:, :2], tokens[:, 2:]):
         for left, right in zip(expected(window, last=False), ours(window, last=False), strict=True):
             assert torch.equal(left, right)
-    one, stepper = PackedLM(weights), Stepper(weights)
+    one = PackedLM(weights)
     one._ops = plain
+    steppers = [Stepper(weights, split=split, overlap=overlap)
+                for split, overlap in ((False, False), (True, False), (True, True))]
     for token in tokens[:8, 0]:
-        stepper.token.copy_(token)
         logits, _ = one(token.view(1, 1))
-        stepper.step()
-        assert torch.equal(logits[0], stepper.logits)
-        assert torch.equal(one.state, stepper.state)
+        for stepper in steppers:
+            stepper.token.copy_(token)
+            stepper.step()
+            assert torch.equal(logits[0], stepper.logits)
+            assert torch.equal(one.state, stepper.state)

@@ -41,11 +41,15 @@ class FusedLM(nn.Module):
         Keep one vector a block instead of six or so, for a fifth more arithmetic.
     chunk : int
         Rows of logits that exist at a time.
+    exact : torch.dtype, optional
+        Of the products; default as above.
     """
 
-    def __init__(self, model: MatMulFreeLM, *, lean: bool = False, chunk: int = 4096):
+    def __init__(
+        self, model: MatMulFreeLM, *, lean: bool = False, chunk: int = 4096, exact: torch.dtype | None = None
+    ):  # fmt: skip
         super().__init__()
-        self.model, self.lean, self.chunk = model, lean, chunk
+        self.model, self.lean, self.chunk, self.exact = model, lean, chunk, exact
 
     def features(self, tokens: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The last layer's output, ``[B, T, d]``, and the state after the last token; see the model."""
@@ -89,4 +93,4 @@ class FusedLM(nn.Module):
     def _backend(self, tokens: Tensor) -> tuple[ModuleType, Any]:
         ops, _ = fused_backend(tokens.device)
         wide = self.model.lm_head.weight.dtype
-        return ops, torch.bfloat16 if tokens.device.type == "cuda" else wide
+        return ops, self.exact or (torch.bfloat16 if tokens.device.type == "cuda" else wide)

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One process or several: torchrun's, with a copy of the model each (DDP) or a share of it (FSDP)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from nomul.model.errors import NomulError
+
+__all__ = ["Processes", "processes"]
+
+_LIMIT = timedelta(minutes=10)  # a process that waits longer for the others gives up
+
+
+class Processes:
+    """What this process is among those of the run.
+
+    Attributes
+    ----------
+    rank, count : int
+    device : torch.device
+    """
+
+    def __init__(self, device: torch.device, rank: int, count: int):
+        self.device, self.rank, self.count = device, rank, count
+
+    @property
+    def first(self) -> bool:
+        """Whether this process judges, writes and speaks."""
+        return self.rank == 0
+
+    def wrap(self, model: nn.Module, *, sharded: bool) -> nn.Module:
+        """The model with gradients averaged over all processes."""
+        if self.count == 1:
+            return model
+        if sharded:
+            from torch.distributed.fsdp import FullyShardedDataParallel
+            return FullyShardedDataParallel(model, use_orig_params=True, device_id=None if self.device.type == "cpu"
+                                            else self.device)  # fmt: skip
+        from torch.nn.parallel import DistributedDataParallel
+        return DistributedDataParallel(model, device_ids=None if self.device.type == "cpu" else [self.device])
+
+    def apart(self, model: nn.Module) -> Any:
+        """Context of a part of a step after which gradients are not yet averaged."""
+        return model.no_sync() if self.count > 1 else nullcontext()  # type: ignore[operator]
+
+    def agreed(self, value: float) -> float:
+        """The first process's value."""
+        if self.count == 1:
+            return value
+        shared = torch.tensor(value, dtype=torch.float64, device=self.device)
+        dist.broadcast(shared, 0)
+        return float(shared)
+
+    def mean(self, value: torch.Tensor) -> float:
+        """Mean over all processes."""
+        if self.count > 1:
+            value = value.clone()
+            dist.all_reduce(value)
+            value /= self.count
+        return float(value)
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.count > 1:
+            dist.barrier()
+
+
+@contextmanager
+def processes(device: str) -> Iterator[Processes]:
+    """The processes that torchrun started, or this one alone.
+
+    Parameters
+    ----------
+    device : str
+        ``"cuda"`` (one GPU a process) or ``"cpu"``.
+
+    Raises
+    ------
+    NomulError
+        If there is no such device, or fewer GPUs than processes.
+    """
+    count, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if device == "cuda":
+        if not torch.cuda.is_available():
+            raise NomulError("train: no CUDA GPU here; use --device cpu (slow: for trying out) or another machine")
+        if local >= torch.cuda.device_count():
+            raise NomulError(f"train: process {local} has no GPU, there are {torch.cuda.device_count()}; "
+                             f"lower torchrun's --nproc-per-node")
+    where = torch.device(device, local) if device == "cuda" else torch.device(device)
+    if count == 1:
+        yield Processes(where, 0, 1)
+        return
+    if where.type == "cuda":
+        torch.cuda.set_device(where)
+    dist.init_process_group("nccl" if where.type == "cuda" else "gloo", timeout=_LIMIT)
+    try:
+        yield Processes(where, rank, count)
+    finally:
+        dist.destroy_process_group()
