@@ -28,9 +28,9 @@ from nomul.model.ternary import TRITS_PER_BYTE
 
 from .sizes import Matrix, Step, chunks_of, matrices, program
 
-__all__ = ["engine_cycles", "engine_latency", "onchip_cycles"]
+__all__ = ["OPCODES", "Walk", "engine_cycles", "engine_latency", "onchip_cycles"]
 
-_OPCODES = {
+OPCODES = {
     "const": isa.Const.OPCODE, "mul": isa.Mul.OPCODE, "stat": isa.Stat.OPCODE, "add": isa.Add.OPCODE,
     "recip": isa.Recip.OPCODE, "rsqrt": isa.Rsqrt.OPCODE,
 }  # fmt: skip
@@ -192,21 +192,21 @@ def onchip_cycles(g: Geometry, *, engine: str, bytes_per_beat: int, tile_outputs
         ``"select"`` or ``"table"``.
     bytes_per_beat, tile_outputs : int
     """
-    walk = _Walk(engine, bytes_per_beat)
+    walk = Walk(engine, bytes_per_beat)
     for step in program(g, bytes_per_beat=bytes_per_beat, tile_outputs=tile_outputs):
         walk.step(step)
     return walk.now
 
 
-class _Walk:
+class Walk:
     """A token, instruction by instruction."""
 
-    def __init__(self, engine: str, bytes_per_beat: int):
+    def __init__(self, engine: str, bytes_per_beat: int, lanes: int = 1):
         self.bytes_per_beat = bytes_per_beat
         self.vector = _Vector()
         self.engine = _Engine(
             kind=engine, latency=engine_latency(engine, bytes_per_beat),
-            beats=TRITS_PER_BYTE * bytes_per_beat // VECTOR_LANES,
+            beats=lanes * TRITS_PER_BYTE * bytes_per_beat // VECTOR_LANES,
         )  # fmt: skip
         self.now = Fetch.latency - 1  # when the latest instruction was issued
         self.scalar = self.pass_free = self.quant_free = self.tile_free = 0
@@ -216,12 +216,12 @@ class _Walk:
     def step(self, step: Step) -> None:
         """One instruction."""
         self.now += 1
-        if step.kind in _OPCODES or step.kind == "end":
+        if step.kind in OPCODES or step.kind == "end":
             self.now = max(self.now, self.scalar)
             if step.kind in ("stat", "end"):
                 self.now = max(self.now, self.vector.quiet)
             if step.kind != "end":
-                self.scalar = self.now + ScalarUnit.latency(_OPCODES[step.kind], 1)
+                self.scalar = self.now + self.scalar_latency(step.kind)
         elif step.kind == "embed":
             self.embed(step.count)
         elif step.kind == "quant":
@@ -237,6 +237,14 @@ class _Walk:
             assert step.matrix is not None
             self.tile(step.matrix, step.count)
 
+    def scalar_latency(self, kind: str) -> int:
+        """Cycles from a scalar instruction to the next one."""
+        return ScalarUnit.latency(OPCODES[kind], 1)
+
+    def weights_from(self) -> int:
+        """Cycle from which the weights of a tile that is issued now may be taken."""
+        return 0
+
     def embed(self, elements: int) -> None:
         """A row of embeddings goes through the vector unit."""
         vector = self.vector
@@ -251,7 +259,7 @@ class _Walk:
         self.now = max(self.now, self.tile_free)
         taken = max(self.now + 1, engine.moved + 1)
         self.tile_free = taken + 1
-        earliest, engine.moved = taken + 2, max(taken + 1, engine.ends[-1])
+        earliest, engine.moved = max(taken + 2, self.weights_from()), max(taken + 1, engine.ends[-1])
         chunks = chunks_of(matrix.inputs, self.bytes_per_beat)
         beats, first = _Beats(self.quantised, engine.pace, self.blocked), _LONG_AGO
         for chunk in range(chunks):
@@ -259,14 +267,29 @@ class _Walk:
             first = max(ready, engine.ends[-1] + 1, first + HAZARD if chunk else earliest)
             last = first + outputs - 1
             if chunk == chunks - 1:
-                enters = max(first + engine.latency, vector.last + 1)
-                if outputs > _CREDITS and enters > first + _CREDITS - 3:
-                    last = max(last, enters + outputs - _CREDITS + 2)
-                vector.last = max(enters + outputs - 1, last + engine.latency)
-                self.block(matrix, outputs, enters)
+                last = self.consumed(matrix, outputs, first, last)
             engine.ends = [engine.ends[-1], last]
         vector.end()
         self.quantiser = beats.issued + Quantiser.latency - 1  # its pipeline is empty
+
+    def consumed(self, matrix: Matrix, outputs: int, first: int, last: int) -> int:
+        """The sums of a tile enter the vector unit; its last weight beat, later if sums had to wait.
+
+        Parameters
+        ----------
+        matrix : Matrix
+        outputs : int
+            Of the tile.
+        first, last : int
+            Weight beats of its last chunk.
+        """
+        engine, vector = self.engine, self.vector
+        enters = max(first + engine.latency, vector.last + 1)
+        if outputs > _CREDITS and enters > first + _CREDITS - 3:
+            last = max(last, enters + outputs - _CREDITS + 2)
+        vector.last = max(enters + outputs - 1, last + engine.latency)
+        self.block(matrix, outputs, enters)
+        return last
 
     def block(self, matrix: Matrix, outputs: int, enters: int) -> None:
         """The residual stream is read four elements at a time: the quantiser waits if it has the next tile to do."""
