@@ -121,24 +121,27 @@ def multipliers_of(config: CoreConfig | StreamedConfig) -> int:
     return found + _LANES.get(config.lanes, _LANES[4])
 
 
-def _lut_ram(config: CoreConfig | StreamedConfig) -> int:
+def _lut_ram(found: Mapping[str, Memory]) -> float:
     """LUTs of memories that are too small for block RAM: RAM and what chooses among its parts."""
-    found = 0
-    for name, memory in memories(config).items():
-        if name != "sums" and not memory.block_rams:
+    total = 0.0
+    for memory in found.values():
+        if not memory.block_rams:
             banks = -(-memory.depth // 16)
-            found += memory.count * (4 * banks * -(-memory.width // 4) + (banks - 1) * memory.width // 2)
-    return found
+            total += memory.count * (4 * banks * -(-memory.width // 4) + (banks - 1) * memory.width / 2)
+    return total
 
 
-def engine_terms(g: int, lanes: int, sum_bits: int) -> dict[str, float]:
-    """What an engine's logic goes with."""
-    return {"one": 1.0, "bytes": g, "lane_bytes": lanes * g, "sum_bits": lanes * sum_bits}
+def engine_terms(g: int, lanes: int, outputs: int, sum_bits: int) -> dict[str, float]:
+    """What an engine's logic goes with; all but ``lut_ram`` is fitted."""
+    sums = {"sums": engine_memories("select", g, lanes, outputs, sum_bits)["sums"]}
+    return {
+        "one": 1.0, "bytes": g, "lane_bytes": lanes * g, "sum_bits": lanes * sum_bits, "lut_ram": _lut_ram(sums),
+    }  # fmt: skip
 
 
 def rest_terms(config: CoreConfig | StreamedConfig, *, alone: bool = False) -> dict[str, float]:
     """What the logic of all but the engine goes with; ``alone``: of a streamed core without link and port."""
-    lut_ram = float(_lut_ram(config))
+    lut_ram = _lut_ram({name: memory for name, memory in memories(config).items() if name != "sums"})
     if isinstance(config, CoreConfig):
         return {"one": 1.0, "bytes": config.bytes_per_beat, "lut_ram": lut_ram}
     several = float(config.lanes > 1)

@@ -124,7 +124,7 @@ def connect(scheduler: str | None, workers: int | None = None) -> Iterator[Clien
     }):  # fmt: skip
         try:
             cluster = LocalCluster(
-                n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0,
+                n_workers=count, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", memory_limit=0,
                 host="127.0.0.1", silence_logs=logging.CRITICAL, local_directory=str(build_folder("explore", "dask")),
             )  # fmt: skip
         except (OSError, RuntimeError, TimeoutError) as error:

@@ -75,7 +75,7 @@ def area_of_engine(
     kind: str, *, bytes_per_beat: int, lanes: int, outputs: int, inputs: int
 ) -> dict[str, float]:
     """LUTs, flip-flops, block RAMs and multipliers of an engine alone."""
-    terms = engine_terms(bytes_per_beat, lanes, acc_bits(inputs))
+    terms = engine_terms(bytes_per_beat, lanes, outputs, acc_bits(inputs))
     table = coefficients()[kind]
     found = engine_memories(kind, bytes_per_beat, lanes, outputs, acc_bits(inputs))
     return {

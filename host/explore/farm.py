@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from distributed import Client, Future, wait
+from distributed import CancelledError, Client, Future, wait
 from distributed.scheduler import KilledWorker
 
 from nomul.model.errors import NomulError
@@ -74,6 +75,7 @@ def farm(
     if not missing:
         return outcomes
     there = client if isinstance(client, Client) else client()
+    run = uuid.uuid4().hex[:8]  # what an earlier run cancelled is not this one's
     futures: dict[Future, Work] = {}
     by_key: dict[str, Future] = {}
     for work in missing:
@@ -83,7 +85,7 @@ def farm(
             if before is None and work.after in outcomes:
                 before = asdict(outcomes[work.after])
         future = there.submit(
-            perform, asdict(work), str(cache.root), before, key=f"nomul-{work.key}", pure=False
+            perform, asdict(work), str(cache.root), before, key=f"nomul-{work.key[:16]}-{run}", pure=False
         )
         by_key[work.key] = future
         futures[future] = work
@@ -105,6 +107,8 @@ def _collect(
             done = wait(list(waiting), timeout=_TICK_S, return_when="FIRST_COMPLETED").done
         except TimeoutError:
             done = set()
+        except CancelledError:  # by someone else at the scheduler
+            done = {future for future in waiting if future.cancelled()}
         now = time.monotonic()
         for future in done:
             work = waiting.pop(future)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import statistics
 import sys
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -41,13 +42,22 @@ def _least(rows: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return np.linalg.lstsq(rows / wanted[:, None], np.ones(len(wanted)), rcond=None)[0]
 
 
+def _fitted(terms: Sequence[dict[str, float]], wanted: Sequence[float], name: str) -> dict[str, float]:
+    """Coefficients of terms; LUT RAM is LUTs as it is."""
+    ram = 1.0 if name == "comb" else 0.0
+    rest = np.array([value - ram * own["lut_ram"] for value, own in zip(wanted, terms, strict=True)])
+    names = [key for key in terms[0] if key != "lut_ram" and any(own[key] for own in terms)]
+    found = _least(np.array([[own[key] for key in names] for own in terms]), rest)
+    return {**dict(zip(names, found.tolist(), strict=True)), "lut_ram": ram}
+
+
 def _config(point: dict[str, Any]) -> CoreConfig | StreamedConfig:
     return (CoreConfig if point["what"] == "onchip" else StreamedConfig)(**point["sizes"])
 
 
 def _engine_of(config: CoreConfig | StreamedConfig, table: dict[str, Any], name: str) -> float:
     kind = config.engine if isinstance(config, CoreConfig) else "table"
-    terms = engine_terms(config.bytes_per_beat, config.lanes, acc_bits(config.longest_row))
+    terms = engine_terms(config.bytes_per_beat, config.lanes, config.tile_outputs, acc_bits(config.longest_row))
     return float(sum(table[kind][name][term] * value for term, value in terms.items()))
 
 
@@ -58,29 +68,20 @@ def fit() -> dict[str, Any]:
     for kind in ENGINES:
         own = [one for one in points if one["what"] == kind]
         terms = [
-            engine_terms(one["sizes"]["bytes_per_beat"], one["sizes"]["lanes"], acc_bits(one["sizes"]["inputs"]))
-            for one in own
+            engine_terms(one["bytes_per_beat"], one["lanes"], one["outputs"], acc_bits(one["inputs"]))
+            for one in (point["sizes"] for point in own)
         ]
-        rows = np.array([[*term.values()] for term in terms])
-        found[kind] = {
-            name: dict(zip(terms[0], _least(rows, np.array([one[name] for one in own])).tolist(), strict=True))
-            for name in ("comb", "ff")
-        }
+        found[kind] = {name: _fitted(terms, [one[name] for one in own], name) for name in ("comb", "ff")}
     for what in ("onchip", "streamed"):
         found[what] = {}
         for name in ("comb", "ff"):
             own = [one for one in points if one["what"] in (what, _ALONE if what == "streamed" else what)]
-            rows_, wanted = [], []
+            terms, wanted = [], []
             for one in own:
                 config = _config(one)
-                terms_ = rest_terms(config, alone=one["what"] == _ALONE)
-                fixed = terms_.pop("lut_ram") if name == "comb" else 0.0 * terms_.pop("lut_ram")
-                rows_.append([*terms_.values()])
-                wanted.append(one[name] - _engine_of(config, found, name) - fixed)
-            names = [term for term in terms_ if any(row[[*terms_].index(term)] for row in rows_)]
-            chosen = np.array([[row[[*terms_].index(term)] for term in names] for row in rows_])
-            found[what][name] = dict(zip(names, _least(chosen, np.array(wanted)).tolist(), strict=True))
-            found[what][name]["lut_ram"] = 1.0 if name == "comb" else 0.0
+                terms.append(rest_terms(config, alone=one["what"] == _ALONE))
+                wanted.append(one[name] - _engine_of(config, found, name))
+            found[what][name] = _fitted(terms, wanted, name)
     return found
 
 
@@ -89,7 +90,7 @@ def predicted(point: dict[str, Any], table: dict[str, Any]) -> dict[str, float]:
     what, sizes = point["what"], point["sizes"]
     if what in ENGINES:
         bits = acc_bits(sizes["inputs"])
-        terms = engine_terms(sizes["bytes_per_beat"], sizes["lanes"], bits)
+        terms = engine_terms(sizes["bytes_per_beat"], sizes["lanes"], sizes["outputs"], bits)
         own = engine_memories(what, sizes["bytes_per_beat"], sizes["lanes"], sizes["outputs"], bits)
         said = {name: sum(table[what][name][t] * v for t, v in terms.items()) for name in ("comb", "ff")}
         return {**said, "bram": total_block_rams(own), "multipliers": 0}

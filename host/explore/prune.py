@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Points that need not be routed: the model says that they do not fit, or that another is better in everything."""
+"""Points that need not be routed: the model says that they do not fit, or that another is faster for no more."""
 
 from __future__ import annotations
 
@@ -7,20 +7,25 @@ from collections.abc import Sequence
 
 from .cost import Cost, capacity, clock_band, cost_of, dram_cycles
 from .point import Point
+from .rows import watts
 
-__all__ = ["MARGIN", "pruned"]
+__all__ = ["MARGIN", "SLACK", "pruned"]
 
-#: By how much the model's LUTs and flip-flops may be wrong, before a point is given up for it: beyond any error seen.
+#: By how much the model's LUTs and flip-flops may be wrong, before a point is given up as too large for its chip:
+#: beyond any error seen.
 MARGIN = 0.20
+#: What a faster point may take more of LUTs, flip-flops and watts, by the model, and still count as no dearer.
+SLACK = 0.05
 
 
 def pruned(points: Sequence[Point]) -> tuple[list[Point], list[tuple[Point, str]]]:
     """Points worth routing, and the others with the reason.
 
-    A point goes if the model, margins off, says that it does not fit its chip; or if another point for the same board
-    and model is at least as good in tokens a second, LUTs, block RAMs and watts and better in one, even with the margins
-    against it: its clock at the low end of what such designs reach, the other's at the high end. So no point of a
-    front goes as long as the model is not further off than its margins.
+    A point goes if the model, its margin off, says that it does not fit its chip. Or if another for the same board and
+    model is faster for certain, its own clock the lowest that such designs reach and the other's the highest, takes no
+    more block RAMs and multipliers, and by the model no more LUTs, flip-flops and watts, :data:`SLACK` aside. So the
+    fastest point of all stays as long as clocks stay within their bands; a front may lose a point to a faster one that
+    takes a few percent more.
 
     Parameters
     ----------
@@ -45,14 +50,16 @@ def pruned(points: Sequence[Point]) -> tuple[list[Point], list[tuple[Point, str]
             if beaten is None:
                 better.append(point)
             else:
-                gone.append((point, f"{beaten.label} is better in everything"))
+                ratio = _speed(beaten)[0] / max(_speed(point)[1], 1e-9)
+                gone.append((point, f"at least {ratio:.2f} times slower than {beaten.label}, which takes no more"))
     return better, gone
 
 
 def _too_large(point: Point, cost: Cost) -> str | None:
     there = capacity(point.chip.device)
     for name, word, margin in (
-        ("bram", "block RAMs", 0.0), ("multipliers", "multipliers", 0.0), ("comb", "LUT4", MARGIN), ("ff", "flip-flops", MARGIN),
+        ("bram", "block RAMs", 0.0), ("multipliers", "multipliers", 0.0), ("comb", "LUT4", MARGIN),
+        ("ff", "flip-flops", MARGIN),
     ):  # fmt: skip
         least = getattr(cost, name) * (1.0 - margin)
         if least > there[name]:
@@ -60,37 +67,28 @@ def _too_large(point: Point, cost: Cost) -> str | None:
     return None
 
 
-def _speed(point: Point, cost: Cost) -> tuple[float, float]:
+def _speed(point: Point) -> tuple[float, float]:
     """Tokens a second, least and most; a board whose clock may not be met gives none at the least."""
     low, high = clock_band(point)
     if point.scope == "board":
-        low, high = (point.aim_mhz if low >= point.aim_mhz else 0.0), (point.aim_mhz if high >= point.aim_mhz else 0.0)
-    cycles = dram_cycles(point, cost)
+        aim = point.aim_mhz
+        low, high = (aim if low >= aim else 0.0), aim
+    cycles = dram_cycles(point, cost_of(point))
     return point.lanes * low * 1e6 / cycles, point.lanes * high * 1e6 / cycles
 
 
+def _clock(point: Point) -> float:
+    """The middle of its band, or its board's own."""
+    low, high = clock_band(point)
+    return point.aim_mhz if point.scope == "board" else (low + high) / 2
+
+
 def _beats(a: Point, b: Point) -> bool:
-    """Whether ``a`` is better than ``b`` for certain."""
+    """Whether ``a`` is faster than ``b`` for certain, and no dearer."""
     mine, theirs = cost_of(a), cost_of(b)
     if mine.bram > theirs.bram or mine.multipliers > theirs.multipliers:
         return False
-    most, least = 1.0 + MARGIN, 1.0 - MARGIN
-    if mine.comb * most > theirs.comb * least or mine.ff * most > theirs.ff * least:
+    most = 1.0 + SLACK
+    if mine.comb > theirs.comb * most or mine.ff > theirs.ff * most or _speed(a)[0] <= _speed(b)[1]:
         return False
-    # Watts: less of everything at a clock that is not higher for certain.
-    if clock_band(a)[1] > clock_band(b)[0] and not _cooler(a, b):
-        return False
-    return _speed(a, mine)[0] >= _speed(b, theirs)[1]
-
-
-def _cooler(a: Point, b: Point) -> bool:
-    """Whether ``a`` takes fewer watts than ``b``, its clock the highest and the other's the lowest."""
-    from .rows import watts
-
-    mine, theirs = cost_of(a), cost_of(b)
-    high, low = clock_band(a)[1], clock_band(b)[0]
-    if a.scope == "board":
-        high, low = a.aim_mhz, b.aim_mhz
-    more = {"comb": mine.comb * (1 + MARGIN), "ff": mine.ff * (1 + MARGIN)}
-    less = {"comb": theirs.comb * (1 - MARGIN), "ff": theirs.ff * (1 - MARGIN)}
-    return watts(a, mine, {**mine.area, **more}, high) <= watts(b, theirs, {**theirs.area, **less}, low)
+    return watts(a, mine, mine.area, _clock(a)) <= most * watts(b, theirs, theirs.area, _clock(b))

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from .cost import Cost, dram_cycles
 from .pareto import front
 from .point import Point
 
-__all__ = ["FRONTS", "Row", "fronts", "row", "write_table"]
+__all__ = ["FRONTS", "Row", "fronts", "row", "watts", "write_table"]
 
 #: Toggles a cycle of the shipped core in simulation (docs/power.md): what modelled watts assume of every point.
 RATES = {"comb": 0.1032, "ff": 0.1183, "bram": 0.7845}
@@ -106,7 +106,7 @@ class Row:
         }  # fmt: skip
 
 
-def watts(point: Point, cost: Cost, area: dict[str, int], clock_mhz: float) -> float:
+def watts(point: Point, cost: Cost, area: Mapping[str, float], clock_mhz: float) -> float:
     """Modelled watts of a point at a clock."""
     parts = design_power(part=point.chip.device, clock_mhz=clock_mhz, areas={"all": area}, rates={"all": RATES})
     total = sum(estimate.value for estimate in parts.values())

@@ -27,7 +27,7 @@ _FIRST = 36  # from a token's being taken to its first instruction
 _STREAM = 34  # from the instruction that begins the weight stream to its first beat
 _ROW = 41  # of a row of embeddings, beyond one an element
 _QUEUED = 97  # the same from a token's being taken, when memory has other words to give before
-_NEXT_ROW = 38  # the same of the next lane's
+_NEXT_ROW = 35  # the same of the next lane's
 _ORDER = 3  # from an instruction to its order's being at work
 
 
