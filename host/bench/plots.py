@@ -7,10 +7,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 
 from .figures import shown
 
-__all__ = ["Bar", "Bound", "Dot", "DotRow", "Line", "Mark", "bars", "dots", "lines", "roofline"]
+__all__ = [
+    "Bar", "Bound", "Dot", "DotRow", "Line", "Mark", "Scatter", "bars", "dots", "lines", "roofline", "scatter",
+]  # fmt: skip
 
 _WIDTH = 760
 _MARK = 8.5  # radius of a numbered mark
@@ -75,6 +78,16 @@ class Bar:
     name: str
     small: str
     parts: Sequence[tuple[str, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scatter:
+    """A point among others; ``front``: it is on the front."""
+
+    x: float
+    y: float
+    title: str
+    front: bool = False
 
 
 class _Log:
@@ -312,4 +325,36 @@ def bars(rows: Sequence[Bar], *, title: str) -> str:
         y = top + step * len(rows) + 14 + 22 * line
         parts.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="12" height="12" rx="2" class="part-{number}"/>')
         parts.append(_text(x + 18, y + 10.5, name, "legend"))
+    return _svg(height, title, parts)
+
+
+def scatter(marks: Sequence[Scatter], *, x: str, y: str, title: str) -> str:
+    """Points over two logarithmic axes named ``x`` and ``y``; those of the front are joined by steps."""
+    height, left, right, top, bottom = 330.0, 66.0, 24.0, 14.0, 46.0
+    across = _Log([mark.x for mark in marks], left, _WIDTH - right, margin=0.08)
+    up = _Log([mark.y for mark in marks], height - bottom, top, margin=0.08)
+    parts = []
+    for value in across.decades():
+        parts.append(_line(across(value), top, across(value), height - bottom, "grid"))
+        parts.append(_text(across(value), height - bottom + 17, _tick(value), "tick", "middle"))
+    for value in up.decades():
+        parts.append(_line(left, up(value), _WIDTH - right, up(value), "grid"))
+        parts.append(_text(left - 8, up(value) + 4, _tick(value), "tick", "end"))
+    parts.append(_text((left + _WIDTH - right) / 2, height - 6, x, "axis", "middle"))
+    parts.append(
+        f'<text class="axis" text-anchor="middle" transform="translate(14 {(top + height - bottom) / 2:.0f}) '
+        f'rotate(-90)">{escape(y)}</text>'
+    )
+    best = sorted((mark for mark in marks if mark.front), key=lambda mark: mark.x)
+    if len(best) > 1:
+        steps = [f"{across(best[0].x):.1f},{up(best[0].y):.1f}"]
+        for before, mark in pairwise(best):
+            steps += [f"{across(mark.x):.1f},{up(before.y):.1f}", f"{across(mark.x):.1f},{up(mark.y):.1f}"]
+        parts.append(f'<polyline points="{" ".join(steps)}" class="line board"/>')
+    for mark in sorted(marks, key=lambda mark: mark.front):
+        style = "dot board" if mark.front else "dot peer hollow"
+        parts.append(
+            f'<circle cx="{across(mark.x):.1f}" cy="{up(mark.y):.1f}" r="{5.5 if mark.front else 4}" class="{style}">'
+            f"<title>{escape(mark.title)}</title></circle>"
+        )
     return _svg(height, title, parts)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from nomul.host.configuration import read_configuration
 from nomul.hw.boards.configurations import (
     CONFIGURATIONS,
     board_top,
@@ -35,8 +36,52 @@ _BEAT = 36  # bytes, of the core on the chip
 _STREAMED, _STREAMED_BEAT = "370M", 8
 
 
+def is_file(configuration: str) -> bool:
+    """Whether ``--config`` names a file rather than a configuration."""
+    return configuration not in CONFIGURATIONS and (configuration.endswith(".json") or "/" in configuration)
+
+
+def chip_from_file(board_name: str, path: Path) -> Chip:
+    """What a board gets by a configuration file.
+
+    Raises
+    ------
+    NomulError
+        If the file is for another board, or asks for what the board has not.
+    """
+    board, found = find_board(board_name), read_configuration(path)
+    if found.board != board.name:
+        raise NomulError(f"{path}: is for {found.board}, not for {board.name}; build {found.board} with it")
+    streamed = isinstance(found.core, StreamedConfig)
+    find_configuration("lanes1" if streamed else "onchip", board)
+    if streamed:
+        assert board.memory is not None
+        needs = {"word_bytes": board.memory.word_bytes, "memory_bytes": board.memory.part.capacity, "port": "native"}
+        for name, value in needs.items():
+            if getattr(found.core, name) != value:
+                raise NomulError(
+                    f"{path}: core: {name} is {getattr(found.core, name)!r}; the memory of {board.name} wants {value!r}"
+                )
+        if found.clock_mhz * 1e6 != board.memory.clock_hz:
+            raise NomulError(
+                f"{path}: clock_mhz is {found.clock_mhz:g}; the controller of {board.name} runs at "
+                f"{board.memory.clock_hz / 1e6:g}"
+            )
+    else:
+        board = replace(board, clock_hz=round(found.clock_mhz * 1e6))
+    return Chip(
+        top=board_top(board, found.core), configuration=found.name, design=identity_hash(found.core),
+        core=asdict(found.core), geometry=asdict(found.geometry),
+        command=f"nomul build {board.name} --config {shlex.quote(str(path))}",
+    )  # fmt: skip
+
+
 def chip_for(board_name: str, configuration: str, model: str | None = None) -> Chip:
-    """What a board gets; with the sizes of the shipped model or of another one."""
+    """What a board gets; with the sizes of the shipped model or of another one, or as a file says."""
+    if is_file(configuration):
+        if model is not None:
+            raise NomulError(f"--model {model}: {configuration} says what the core is sized for; leave --model out")
+        return chip_from_file(board_name, Path(configuration))
     board = find_board(board_name)
     chosen = find_configuration(configuration, board)
     core: CoreConfig | StreamedConfig | None = None
@@ -111,7 +156,7 @@ def _show(built: Built) -> None:
 @click.command("build")
 @click.argument("board", required=False)
 @click.option("--config", "configuration", default=next(iter(CONFIGURATIONS)), show_default=True, metavar="NAME",
-              help=f"One of {', '.join(CONFIGURATIONS)}.")  # fmt: skip
+              help=f"One of {', '.join(CONFIGURATIONS)}, or a file that nomul explore wrote.")  # fmt: skip
 @click.option("--model", metavar="FILE",
               help="Model that the core is sized for; default the shipped one on the chip, 370M in DDR3.")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER",
@@ -146,6 +191,7 @@ def build_command(
       nomul build ulx3s-85f
       nomul build ulx3s-85f --config link
       nomul build ecpix5-85f --config lanes8
+      nomul build ulx3s-85f --config build/explore/sweep/ulx3s-85f-180x540x3x256.json
       nomul build lfe5u-45f --config link --lpf pins.lpf
       nomul build --list
     """
@@ -159,13 +205,20 @@ def build_command(
         raise click.UsageError(f"--lpf {lpf}: the pins of {board} are known; it is for a bare chip")
     with shown_progress(chip.name, quiet=as_json) as seen:
         built = build(
-            chip, seeds=[seed] if seed is not None else range(1, seeds + 1), tools=toolset(tools),
+            chip, seeds=[seed] if seed is not None else _seeds(configuration, seeds), tools=toolset(tools),
             constraints=None if lpf is None else _read(lpf), output=output, seen=seen,
         )  # fmt: skip
     if as_json:
         print_json({"folder": str(built.folder), **asdict(built.manifest)})
     else:
         _show(built)
+
+
+def _seeds(configuration: str, count: int) -> list[int]:
+    """So many placement seeds; that of a configuration file, which met its clock, comes first."""
+    plain = [*range(1, count + 1)]
+    first = read_configuration(Path(configuration)).seed if is_file(configuration) else None
+    return plain if first is None else [first, *(seed for seed in plain if seed != first)][:count]
 
 
 def _read(path: Path) -> str:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import subprocess
@@ -18,6 +19,7 @@ from nomul.model.errors import NomulError
 from nomul.model.image import external_regions, regions
 
 from .common import compile_core, core_options, json_option, load_any, print_json
+from .exploring import cluster_options, needs_explore, shown_jobs
 
 
 @click.command("verilog")
@@ -111,13 +113,33 @@ def _units() -> dict[str, list[Path]]:
 @click.command("sim")
 @click.argument("unit", required=False)
 @click.option("--list", "list_units", is_flag=True, help="List the units.")
+@click.option("--all", "everything", is_flag=True, help="The long sweeps too, as jobs in Dask; what passed is kept.")
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of all randomness; with --all.")
+@click.option("--seeds", type=click.IntRange(min=1, max=1000), default=1, show_default=True, metavar="N",
+              help="So many seeds, from --seed on; with --all.")  # fmt: skip
+@cluster_options
 @json_option
-def sim_command(unit: str | None, list_units: bool, as_json: bool) -> None:
+def sim_command(
+    unit: str | None,
+    list_units: bool,
+    everything: bool,
+    seed: int,
+    seeds: int,
+    scheduler: str | None,
+    workers: int | None,
+    cache: Path | None,
+    as_json: bool,
+) -> None:
     """Run the cocotb testbenches of UNIT, or of all units, on Verilator.
+
+    With --all the long sweeps too, each a job in Dask with a seed that is recorded; a failure is shown with the one
+    command that runs it again.
 
     \b
     Example:
       nomul sim engine
+      nomul sim --all --seed 7 --seeds 4
+      nomul sim --all --scheduler tcp://10.0.0.5:8786
     """
     units = _units()
     if list_units:
@@ -125,6 +147,13 @@ def sim_command(unit: str | None, list_units: bool, as_json: bool) -> None:
         return
     if unit is not None and unit not in units:
         raise click.UsageError(f"no unit is called {unit!r}; one of {', '.join(units)}")
+    if everything:
+        chosen = units if unit is None else {unit: units[unit]}
+        _regress(chosen, range(seed, seed + seeds), scheduler, workers, cache, as_json)
+        return
+    for name, given in (("--scheduler", scheduler), ("--workers", workers), ("--cache", cache)):
+        if given is not None:
+            raise click.UsageError(f"{name}: it is for --all")
     files = units[unit] if unit else [path for paths in units.values() for path in paths]
     command = [sys.executable, "-m", "pytest", "-q", "-m", "not sweep", *map(str, files)]
     done = subprocess.run(
@@ -135,3 +164,42 @@ def sim_command(unit: str | None, list_units: bool, as_json: bool) -> None:
                     "summary": done.stdout.strip().splitlines()[-1:]})  # fmt: skip
     if done.returncode:
         raise NomulError(f"sim: {unit or 'a unit'} failed")
+
+
+def _regress(
+    units: dict[str, list[Path]],
+    seeds: range,
+    scheduler: str | None,
+    workers: int | None,
+    cache: Path | None,
+    as_json: bool,
+) -> None:
+    """All testbenches as jobs."""
+    needs_explore()
+    from nomul.host.explore.cache import Cache
+    from nomul.host.explore.cluster import connect
+    from nomul.host.explore.regressions import regressions, run_regressions, write_report
+    from nomul.hw.build.tools import build_folder
+
+    works = regressions(units, seeds)
+    kept = Cache(cache if cache is not None else build_folder("explore", "cache"))
+    with contextlib.ExitStack() as stack:
+        seen = stack.enter_context(shown_jobs("simulating", quiet=as_json))
+        found = run_regressions(
+            works, lambda: stack.enter_context(connect(scheduler, workers)), kept, seen=seen
+        )
+    report = build_folder("explore") / "regressions.json"
+    write_report(found, report)
+    failed = [one for one in found if one["state"] != "passed"]
+    if as_json:
+        print_json({"seeds": list(seeds), "passed": not failed, "jobs": found})
+    else:
+        for one in failed:
+            click.echo(f"{one['state']}: {one['job']}: {one['summary'].partition('; again: ')[0]}\n  {one['again']}")
+        cached = sum(one["cached"] for one in found)
+        click.echo(
+            f"{len(found) - len(failed)} of {len(found)} jobs passed, {cached} of them before; seeds {seeds[0]} to "
+            f"{seeds[-1]}; {report}"
+        )
+    if failed:
+        raise NomulError(f"sim: {len(failed)} of {len(found)} jobs failed; again: {failed[0]['again']}")

@@ -8,9 +8,11 @@ labelled *routed, out of context*.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
+import re
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -35,7 +37,8 @@ if TYPE_CHECKING:
     from nomul.hw.boards.top import BoardTop
 
 __all__ = [
-    "PART", "RECIPES", "SEEDS", "Synthesis", "cell_parts", "netlist_folder", "synthesise", "synthesise_board",
+    "PART", "RECIPES", "SEEDS", "Placed", "Synthesis", "cell_parts", "netlist_folder", "pack", "place", "synthesise",
+    "synthesise_board",
 ]  # fmt: skip
 
 #: The device of every out-of-context figure, and its speed grade.
@@ -134,23 +137,51 @@ def _synthesise(folder: Path, top: str, tools: Toolset, limit_s: int) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Placed:
-    """What nextpnr reports of a seed."""
+class Placed:
+    """What nextpnr reports of a seed.
+
+    Attributes
+    ----------
+    clock_mhz : float
+        Of the slowest clock.
+    longest_path : tuple of str
+        Cells at both ends of the path that limits it.
+    used : dict of str to int
+        Cells by kind.
+    """
 
     clock_mhz: float
     longest_path: tuple[str, str]
     used: dict[str, int]
 
 
-def _place(folder: Path, seed: int, arguments: Sequence[str], pins: str, limit_s: int) -> _Placed:
-    """Places and routes with one seed; without pins out of context."""
+def place(folder: Path, seed: int, arguments: Sequence[str], pins: str, limit_s: int) -> Placed:
+    """Places and routes a netlist with one seed; kept beside it.
+
+    Parameters
+    ----------
+    folder : Path
+        From :func:`netlist_folder`.
+    seed : int
+    arguments : sequence of str
+        Device and speed for nextpnr, and the clock to aim at.
+    pins : str
+        As LPF; empty: out of context.
+    limit_s : int
+        Seconds that it may take.
+
+    Raises
+    ------
+    NomulError
+        If nextpnr fails, is missing, or takes too long.
+    """
     version = YOWASP.version("nextpnr-ecp5")
     key = hashlib.sha256(f"{arguments}{pins}{version}".encode()).hexdigest()[:8]
     name = f"{key}-{seed}"
     report = folder / f"report-{name}.json"
     if not report.is_file():
         (folder / f"{name}.lpf").write_text(pins)
-        where = ["--lpf", f"{name}.lpf"] if pins else ["--out-of-context"]
+        where = ["--lpf", f"{name}.lpf", "--lpf-allow-unconstrained"] if pins else ["--out-of-context"]
         YOWASP.run("nextpnr-ecp5", *arguments, *where, "--seed", str(seed), "--json", "netlist.json",
                    "--timing-allow-fail", "--report", f"part-{name}.json", folder=folder,
                    log=f"nextpnr-{name}.log", limit_s=limit_s)
@@ -159,11 +190,36 @@ def _place(folder: Path, seed: int, arguments: Sequence[str], pins: str, limit_s
     achieved, clock = min((found["achieved"], name) for name, found in data["fmax"].items())
     edges = {"from": f"posedge {clock}", "to": f"posedge {clock}"}
     (path,) = (found["path"] for found in data["critical_paths"] if edges.items() <= found.items())
-    return _Placed(
+    return Placed(
         clock_mhz=achieved,
         longest_path=(path[0]["from"]["cell"], path[-1]["to"]["cell"]),
         used={name: cell["used"] for name, cell in data["utilization"].items()},
     )
+
+
+_USED = re.compile(r"^Info:\s+(\w+):\s+(\d+)/", re.M)
+
+
+def pack(folder: Path, arguments: Sequence[str], pins: str, limit_s: int) -> dict[str, int]:
+    """Cells by kind after packing, which placement and routing leave as they are; parameters as of :func:`place`.
+
+    It takes seconds where routing takes minutes.
+
+    Raises
+    ------
+    NomulError
+        As :func:`place`.
+    """
+    key = hashlib.sha256(f"{arguments}{pins}".encode()).hexdigest()[:8]
+    (folder / f"pack-{key}.lpf").write_text(pins)
+    where = ["--lpf", f"pack-{key}.lpf", "--lpf-allow-unconstrained"] if pins else ["--out-of-context"]
+    log = f"pack-{key}.log"
+    YOWASP.run("nextpnr-ecp5", *arguments, *where, "--pack-only", "--json", "netlist.json", folder=folder, log=log,
+               limit_s=limit_s)
+    _, found, text = (folder / log).read_text(errors="replace").partition("Device utilisation:")
+    if not found:
+        raise NomulError(f"nextpnr-ecp5 does not tell what it uses (see {folder / log})")
+    return {kind: int(count) for kind, count in _USED.findall(text)}
 
 
 def netlist_folder(
@@ -194,13 +250,15 @@ def netlist_folder(
     parts = [source, top, str(RECIPES), passes, tools.version("yosys")]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     folder = build_folder("synth", f"{name}-{key}")
-    if not (folder / "netlist.json").is_file():
-        (folder / "source.v").write_text(source)
-        _synthesise(folder, top, tools, limit_s)
-        design = json.loads((folder / "part.json").read_text())
-        optimise(design)
-        (folder / "part.json").write_text(json.dumps(design))
-        (folder / "part.json").rename(folder / "netlist.json")
+    with open(folder / "lock", "w") as lock:  # another process may want the same
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "netlist.json").is_file():
+            (folder / "source.v").write_text(source)
+            _synthesise(folder, top, tools, limit_s)
+            design = json.loads((folder / "part.json").read_text())
+            optimise(design)
+            (folder / "part.json").write_text(json.dumps(design))
+            (folder / "part.json").rename(folder / "netlist.json")
     return folder
 
 
@@ -263,13 +321,13 @@ def synthesise_board(top: BoardTop | MemoryTop, *, seeds: Sequence[int], limit_s
 
 def _place_all(
     folder: Path, seeds: Sequence[int], arguments: Sequence[str], pins: str, limit_s: int
-) -> list[_Placed]:
+) -> list[Placed]:
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        return list(pool.map(lambda seed: _place(folder, seed, arguments, pins, limit_s), seeds))
+        return list(pool.map(lambda seed: place(folder, seed, arguments, pins, limit_s), seeds))
 
 
 def _figures(
-    folder: Path, top: str, seeds: Sequence[int], placed: Sequence[_Placed], *, part: str, speed: int
+    folder: Path, top: str, seeds: Sequence[int], placed: Sequence[Placed], *, part: str, speed: int
 ) -> Synthesis:
     tools = {key: value for key, value in versions().items() if key.startswith("yowasp")}
     found = json.loads((folder / "netlist.json").read_text())["modules"][top]["cells"]
