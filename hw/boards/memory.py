@@ -103,7 +103,8 @@ class MemoryTop(wiring.Component):
                 m.domains += ClockDomain(name)
             m.submodules.clocks = clocks = Clocks(pll=self.pll, domains=[*self.domains])
             hold = supply(m, self, self.board, self.clock_hz)
-            m.d.comb += [clocks.clk.eq(self.clk), clocks.reset.eq(button(self, self.ports) | hold)]
+            reset = button(self, self.ports)
+            m.d.comb += [clocks.clk.eq(self.clk), clocks.reset.eq(reset if hold is None else reset | hold)]
         m.submodules.stream = self.stream
         m.submodules.lights = lights = Lights(clock_hz=self.clock_hz)
         m.submodules.top = top = self.top

@@ -174,6 +174,8 @@ class Clocks(wiring.Component):
     pll : PllPlan
     domains : sequence of str
         A name for each output.
+    held : bool
+        Whether there is ``hold``.
 
     Members
     -------
@@ -182,16 +184,17 @@ class Clocks(wiring.Component):
     reset : ``In(1)``
         Asynchronous.
     hold : ``In(1)``
-        From a register: resets of all domains but the first last while it is high.
+        With ``held``, from a register: resets of all domains but the first last while it is high.
     locked : ``Out(1)``
     """
 
-    def __init__(self, *, pll: PllPlan, domains: Sequence[str]):
+    def __init__(self, *, pll: PllPlan, domains: Sequence[str], held: bool = False):
         if len(domains) != len(pll.output_divs):
             raise ValueError(f"Clocks: {len(domains)} domains and {len(pll.output_divs)} outputs")
         self.pll = pll
         self.domains = tuple(domains)
-        super().__init__({"clk": In(1), "reset": In(1), "hold": In(1), "locked": Out(1)})
+        self.held = held
+        super().__init__({"clk": In(1), "reset": In(1), "locked": Out(1), **({"hold": In(1)} if held else {})})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -201,11 +204,15 @@ class Clocks(wiring.Component):
             "i_PHASELOADREG": 1, "i_PLLWAKESYNC": 0, "i_ENCLKOP": 0, "i_ENCLKOS": 0,
             "i_ENCLKOS2": 0, "i_ENCLKOS3": 0,
         }  # fmt: skip
-        out_of_lock, held = Signal(), Signal()
-        m.d.comb += [out_of_lock.eq(~self.locked | self.reset), held.eq(out_of_lock | self.hold)]
+        out_of_lock = Signal()
+        m.d.comb += out_of_lock.eq(~self.locked | self.reset)
+        waits = out_of_lock
+        if self.held:
+            waits = Signal()
+            m.d.comb += waits.eq(out_of_lock | self.hold)
         for k, (name, output) in enumerate(zip(self.domains, _OUTPUTS, strict=False)):
             connections[f"o_{output}"] = ClockSignal(name)
-            m.submodules[f"reset_{name}"] = ResetSynchronizer(held if k else out_of_lock, domain=name)
+            m.submodules[f"reset_{name}"] = ResetSynchronizer(waits if k else out_of_lock, domain=name)
         m.submodules.pll = Instance(
             "EHXPLLL",
             # What the analogue part is set to for any of these clocks, as the vendor's tool does.

@@ -11,7 +11,7 @@ from .board import Board
 from .butterstick import BUTTERSTICK, BUTTERSTICK_8G
 from .ecpix5 import ECPIX5_85F
 from .orangecrab import ORANGECRAB_85F
-from .ulx3s import ULX3S_85F
+from .ulx3s import ULX3S_85F, ULX3S_85F_32M
 from .versa import VERSA_ECP5, VERSA_ECP5_5G
 
 __all__ = ["BOARDS", "Board", "find_board"]
@@ -20,7 +20,8 @@ __all__ = ["BOARDS", "Board", "find_board"]
 BOARDS = {
     board.name: board
     for board in (
-        ULX3S_85F, ECPIX5_85F, ORANGECRAB_85F, BUTTERSTICK, BUTTERSTICK_8G, VERSA_ECP5, VERSA_ECP5_5G, *BARE,
+        ULX3S_85F, ULX3S_85F_32M, ECPIX5_85F, ORANGECRAB_85F, BUTTERSTICK, BUTTERSTICK_8G, VERSA_ECP5, VERSA_ECP5_5G,
+        *BARE,
     )
 }  # fmt: skip
 

@@ -66,13 +66,15 @@ def show(m: Module, lights: Lights, top: wiring.Component, board: Board, ports: 
             m.d.comb += getattr(top, name).eq(~level if ports[name].invert else level)
 
 
-def supply(m: Module, top: wiring.Component, board: Board, clock_hz: int) -> Value | int:
-    """Sets the supplies that a board wants set, in whose module this stands; high while the link must wait for them."""
+def supply(m: Module, top: wiring.Component, board: Board, clock_hz: int) -> Value | None:
+    """Sets the supplies of a board, in whose module this stands; high while the link must wait for them, None if there
+    are none to be set."""
     if board.supplies is None:
-        return 0
+        return None
     m.submodules.supplies = supplies = Supplies(supplies=board.supplies, clock_hz=clock_hz)
     expose(m, supplies, top, _SUPPLIES)
-    return ~supplies.good
+    waits: Value = ~supplies.good
+    return waits
 
 
 def button(top: wiring.Component, ports: dict[str, Pins]) -> Value | int:

@@ -74,7 +74,8 @@ class BoardTop(wiring.Component):
         m = Module()
         for name in self.domains:
             m.domains += ClockDomain(name)
-        m.submodules.clocks = clocks = Clocks(pll=self.pll, domains=[*self.domains])
+        hold = supply(m, self, self.board, self.clock_hz)
+        m.submodules.clocks = clocks = Clocks(pll=self.pll, domains=[*self.domains], held=hold is not None)
         m.submodules.stream = self.stream
         m.submodules.lights = lights = Lights(clock_hz=self.clock_hz)
         m.submodules.top = self.top
@@ -83,10 +84,11 @@ class BoardTop(wiring.Component):
         m.d.comb += [
             clocks.clk.eq(self.clk),
             clocks.reset.eq(button(self, self.ports)),
-            clocks.hold.eq(supply(m, self, self.board, self.clock_hz)),
             lights.memory_ready.eq(1),
             lights.failed.eq(self.top.failed),
         ]
+        if hold is not None:
+            m.d.comb += clocks.hold.eq(hold)
         expose(m, self.stream, self, self.stream.pins())
         show(m, lights, self, self.board, self.ports)
         return m

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from .parts import AS4C32M16SB_7, MT41K64M16_125, MT41K256M16_125, DramPart
+from .parts import AS4C32M16SB_7, IS42S16160G_7, MT41K64M16_125, MT41K256M16_125, DramPart
 
 __all__ = [
-    "BOARDS", "BUTTERSTICK", "BUTTERSTICK_8G", "ECPIX5", "ORANGECRAB", "ULX3S", "VERSA", "VERSA_5G", "DramBoard",
+    "BOARDS", "BUTTERSTICK", "BUTTERSTICK_8G", "ECPIX5", "ORANGECRAB", "ULX3S", "ULX3S_32M", "VERSA", "VERSA_5G",
+    "DramBoard",
 ]  # fmt: skip
 
 
@@ -123,7 +124,10 @@ ULX3S = DramBoard(
     clock_hz=60_000_000,
 )
 
+#: The same with half the memory, as most were sold.
+ULX3S_32M = replace(ULX3S, name="ulx3s-85f-32m", part=IS42S16160G_7)
+
 BOARDS = {
     board.name: board
-    for board in (ECPIX5, ULX3S, ORANGECRAB, VERSA, VERSA_5G, BUTTERSTICK, BUTTERSTICK_8G)
+    for board in (ECPIX5, ULX3S, ULX3S_32M, ORANGECRAB, VERSA, VERSA_5G, BUTTERSTICK, BUTTERSTICK_8G)
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-__all__ = ["AS4C32M16SB_7", "MT41K64M16_125", "MT41K256M16_125", "DramPart", "Time"]
+__all__ = ["AS4C32M16SB_7", "IS42S16160G_7", "MT41K64M16_125", "MT41K256M16_125", "DramPart", "Time"]
 
 
 @dataclass(frozen=True)
@@ -127,3 +127,6 @@ AS4C32M16SB_7 = DramPart(
     t_wtr=Time(clocks=1),
     t_ccd=Time(clocks=1),
 )
+
+#: 256 Mb: the other's timings, rows of half the length.
+IS42S16160G_7 = replace(AS4C32M16SB_7, name="IS42S16160G-7", columns=1 << 9, litedram="IS42S16160")

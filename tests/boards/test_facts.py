@@ -31,6 +31,7 @@ def test_the_part_is_known_to_the_tools(board):
 def test_parts_of_boards():
     assert {name: board.part for name, board in BOARDS.items()} == {
         "ulx3s-85f": "LFE5U-85F-6CABGA381",
+        "ulx3s-85f-32m": "LFE5U-85F-6CABGA381",
         "ecpix5-85f": "LFE5UM5G-85F-8CABGA554",
         "orangecrab-r0.2-85f": "LFE5U-85F-8CSFBGA285",
         "butterstick": "LFE5UM5G-85F-8CABGA381",
@@ -83,7 +84,7 @@ def test_bridges_run_at_the_highest_clean_rate():
         assert stream.uart.divisor * stream.baud == board.clock_hz
         rates[board.name] = stream.baud
     assert rates == {
-        "ulx3s-85f": 3_000_000, "ecpix5-85f": 6_000_000, "versa-ecp5": 6_000_000,
+        "ulx3s-85f": 3_000_000, "ulx3s-85f-32m": 3_000_000, "ecpix5-85f": 6_000_000, "versa-ecp5": 6_000_000,
         "versa-ecp5-5g": 6_000_000, "lfe5u-25f": 3_000_000, "lfe5u-45f": 3_000_000,
         "lfe5u-85f": 3_000_000,
     }  # fmt: skip

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nomul.hw.build.tools import build_folder
-from nomul.hw.dram.boards import BOARDS, ECPIX5, ULX3S
+from nomul.hw.dram.boards import BOARDS, ECPIX5, ORANGECRAB, ULX3S, ULX3S_32M, VERSA
 from nomul.hw.dram.controller import Settings, available, generate
 from nomul.hw.dram.parts import MT41K256M16_125, Time
 from nomul.hw.dram.wrapper import DramController
@@ -20,6 +20,8 @@ from nomul.sim.dram import Access, build_dram, run_dram
 from nomul.sim.dram.bench import measure
 from nomul.sim.harness import seed
 
+#: Boards whose controllers differ in more than a name.
+DISTINCT = [ECPIX5.name, ULX3S.name, ORANGECRAB.name, VERSA.name, ULX3S_32M.name]
 needs_litedram = pytest.mark.skipif(available() is not None, reason=str(available()))
 
 
@@ -43,12 +45,20 @@ def test_refuses(make, message):
 def test_boards():
     assert (ECPIX5.word_bytes, ECPIX5.cycles_per_word, ECPIX5.peak) == (16, 2, 600_000_000)
     assert ECPIX5.part.capacity == 512 << 20
-    assert (ULX3S.word_bytes, ULX3S.cycles_per_word, ULX3S.peak) == (4, 1, 250_000_000)
+    assert (ULX3S.word_bytes, ULX3S.cycles_per_word, ULX3S.peak) == (4, 1, 240_000_000)
     assert ULX3S.part.capacity == 64 << 20
+    assert (ORANGECRAB.word_bytes, ORANGECRAB.peak, ORANGECRAB.part.capacity) == (16, 512_000_000, 128 << 20)
+    assert (VERSA.word_bytes, VERSA.peak, VERSA.part.capacity) == (16, 600_000_000, 128 << 20)
+
+
+def test_boards_that_differ_in_name_alone():
+    """So what is shown of one holds for the others."""
+    kinds = {dataclasses.replace(board, name="") for board in BOARDS.values()}
+    assert kinds == {dataclasses.replace(BOARDS[name], name="") for name in DISTINCT}
 
 
 @needs_litedram
-@pytest.mark.parametrize("name", BOARDS)
+@pytest.mark.parametrize("name", DISTINCT)
 def test_controller_is_that_of_the_board(name):
     """With PHY and with model: the same port, the PHY's settings, the data sheet's refresh."""
     board = BOARDS[name]
@@ -106,7 +116,9 @@ def image_file(name, size):
 
 
 @needs_litedram
-@pytest.mark.parametrize("name", BOARDS)
+@pytest.mark.parametrize(
+    "name", [*DISTINCT[:3], *(pytest.param(name, marks=pytest.mark.sweep) for name in DISTINCT[3:])]
+)
 def test_equals_memory(name):
     """Random reads and writes, data sheet's timings checked by the model."""
     board = BOARDS[name]

@@ -29,7 +29,8 @@ class Held(wiring.Component):
         m = Module()
         m.domains.sync = ClockDomain()
         m.domains.usb = ClockDomain()
-        m.submodules.clocks = clocks = Clocks(pll=plan(30_000_000, [90_000_000, 60_000_000]), domains=["sync", "usb"])
+        pll = plan(30_000_000, [90_000_000, 60_000_000])
+        m.submodules.clocks = clocks = Clocks(pll=pll, domains=["sync", "usb"], held=True)
         m.submodules.supplies = supplies = self.supplies
         m.d.sync += self.first.eq(1)
         m.d.usb += self.second.eq(1)
