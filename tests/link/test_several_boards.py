@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import threading
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ from nomul.host.deployment import Deployment
 from nomul.host.lanes import Lanes
 from nomul.host.pipeline import Pipeline
 from nomul.host.sampling import Sampler
+from nomul.host.serve.engine import Ask, Engine
 from nomul.host.transport import LostError
 from nomul.model.errors import NomulError
 from nomul.model.fold import Model, fold
@@ -244,6 +246,41 @@ def test_all_boards_work_at_once():
     assert len(together) == count * count * steps
     # Boards at work in each turn: 1, 2, 3, 3, …, 3, 2, 1.
     assert sum(together) >= count * (count * steps - count + 1) * 0.9
+
+
+def test_the_server_over_several_boards():
+    """Its engine takes them for a board: more texts than lanes, some sampled, and a board that loses its power."""
+    model = golden()
+
+    async def served(connection: Boards, boards: list[GoldenBoard], asks: list[Ask]) -> list[list[int]]:
+        pipeline = connection.board
+        engine = Engine(
+            pipeline, queue=64, recover=connection.recover,
+            logits=lambda lane: pipeline.logits(GEOMETRY.vocab, lane=lane) * pipeline.logit_scale(lane),
+        )  # fmt: skip
+        engine.start()
+        try:
+            assert engine.lanes == pipeline.identity.lanes
+            with engine.open(asks) as ticket:
+                texts: list[list[int]] = [[] for _ in asks]
+                while any(len(text) < ask.count for text, ask in zip(texts, asks, strict=True)):
+                    for text, token in await asyncio.wait_for(ticket.tokens(), 60):
+                        texts[text].append(token)
+                    if sum(map(len, texts)) > 40 and not connection.recoveries:
+                        boards[1].power_cycle()
+                return texts
+        finally:
+            await asyncio.to_thread(engine.close)
+
+    asks = [
+        Ask(prompt=[k, 2 * k + 1], count=10 + k % 3, seed=k, sampler=SAMPLER if k % 4 == 3 else Sampler())
+        for k in range(12)
+    ]
+    with opened(2) as (connection, boards):
+        found = asyncio.run(served(connection, boards, asks))
+        assert connection.recoveries
+    for ask, text in zip(asks, found, strict=True):
+        assert text == continued(model, ask.prompt, ask.count, None if ask.sampler.greedy else ask.seed)
 
 
 def test_a_job_that_is_left_or_interrupted():
