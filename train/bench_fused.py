@@ -146,7 +146,7 @@ def measure_step(version: str, geometry: Geometry, batch: int, device: torch.dev
     return row
 
 
-def _compiled(size: str) -> None:
+def _run_once(size: str) -> None:
     """One layer of a shape through every version with kernels."""
     device = torch.device("cuda")
     use_kernel(device)
@@ -254,7 +254,7 @@ def _main(arguments: list[str]) -> int:
         if unknown := sizes - PUBLISHED.keys():
             raise NomulError(f"bench_fused: no size {min(unknown)!r}; there are {', '.join(PUBLISHED)}")
         if given.compile:
-            compile_first(_compiled, [(size,) for size in sizes])
+            compile_first(_run_once, [(size,) for size in sizes])
             print(f"compiled in {time.monotonic() - begin:.0f} s", flush=True)
         if not given.cases:
             return 0

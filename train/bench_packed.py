@@ -85,7 +85,7 @@ def measure_packed(size: str, format: str, device: torch.device) -> dict[str, An
     return row
 
 
-def _compiled(size: str, format: str) -> None:
+def _run_once(size: str, format: str) -> None:
     """One layer of a shape through everything that :func:`measure_packed` runs."""
     device = torch.device("cuda")
     weights = random_weights(replace(SHAPES[size], layers=1), format, device)
@@ -165,7 +165,7 @@ def _main(arguments: list[str]) -> int:
     try:
         device = require_gpu("bench_packed")
         if given.compile:
-            compile_first(_compiled, [(size, format) for size in given.sizes or SHAPES for format in FORMATS])
+            compile_first(_run_once, [(size, format) for size in given.sizes or SHAPES for format in FORMATS])
             print(f"compiled in {time.monotonic() - begin:.0f} s", flush=True)
         if not given.sizes:
             return 0

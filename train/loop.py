@@ -7,7 +7,6 @@ import json
 import math
 import platform
 import time
-from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -121,16 +120,11 @@ class _Run:
         loss = torch.zeros((), device=run.device)
         parts = list(zip(inputs.chunk(c.accumulate), targets.chunk(c.accumulate), strict=True))
         for number, (given, wanted) in enumerate(parts, 1):
-            with ExitStack() as stack:
-                if number < len(parts):
-                    stack.enter_context(run.apart(self.model))
+            with run.part(self.model, last=number == len(parts)):
                 part = self.model(given, wanted)[0] / len(parts)
                 part.backward()
             loss += part.detach()
-        if c.sharded and run.count > 1:
-            self.model.clip_grad_norm_(c.clip)  # type: ignore[operator]
-        else:
-            nn.utils.clip_grad_norm_(self.model.parameters(), c.clip)
+        nn.utils.clip_grad_norm_(self.model.parameters(), c.clip)
         self.optimiser.step()
         self.losses += loss
         self.counted += 1

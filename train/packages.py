@@ -98,11 +98,12 @@ class Package:
 
 
 def _licence(found: Distribution) -> str:
-    metadata = found.metadata
-    line = metadata.get("License-Expression") or ""
-    classifiers = [c.rpartition(" :: ")[2] for c in metadata.get_all("Classifier") or [] if c.startswith("License ::")]
-    text = line or ", ".join(classifiers) or (metadata.get("License") or "unknown").strip().split("\n")[0]
-    return text[:80]
+    def field(name: str) -> list[str]:
+        return list(found.metadata.get_all(name) or [])
+
+    classifiers = [c.rpartition(" :: ")[2] for c in field("Classifier") if c.startswith("License ::")]
+    text = "".join(field("License-Expression")) or ", ".join(classifiers) or "".join(field("License")) or "unknown"
+    return text.strip().split("\n")[0][:80]
 
 
 def _wanted(listing: Path) -> dict[str, str]:
@@ -166,7 +167,8 @@ def read_packages(listing: Path, folders: Sequence[Path], held_out: Iterable[byt
     NomulError
         If a package or its version is not there.
     """
-    wanted, found = _wanted(listing), {}
+    wanted = _wanted(listing)
+    found: dict[str, Distribution] = {}
     for each in distributions(path=[str(folder) for folder in folders]):
         found.setdefault(each.metadata["Name"].lower().replace("_", "-"), each)
     for name, version in wanted.items():

@@ -42,15 +42,18 @@ class Processes:
         if self.count == 1:
             return model
         if sharded:
-            from torch.distributed.fsdp import FullyShardedDataParallel
-            return FullyShardedDataParallel(model, use_orig_params=True, device_id=None if self.device.type == "cpu"
-                                            else self.device)  # fmt: skip
+            from torch.distributed.device_mesh import init_device_mesh
+            from torch.distributed.fsdp import fully_shard
+            fully_shard(model, mesh=init_device_mesh(self.device.type, (self.count,)))
+            return model
         from torch.nn.parallel import DistributedDataParallel
         return DistributedDataParallel(model, device_ids=None if self.device.type == "cpu" else [self.device])
 
-    def apart(self, model: nn.Module) -> Any:
-        """Context of a part of a step after which gradients are not yet averaged."""
-        return model.no_sync() if self.count > 1 else nullcontext()  # type: ignore[operator]
+    def part(self, model: nn.Module, *, last: bool) -> Any:
+        """Context of a part of a step; gradients are averaged with the last."""
+        if hasattr(model, "set_requires_gradient_sync"):
+            model.set_requires_gradient_sync(last)
+        return nullcontext() if last or not hasattr(model, "no_sync") else model.no_sync()
 
     def agreed(self, value: float) -> float:
         """The first process's value."""

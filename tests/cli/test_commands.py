@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from nomul.model.random_checkpoint import random_checkpoint
 from nomul.model.streamed_config import StreamedConfig
 
 SHIPPED = TESTS.parent / "models/stdlib-1m3"
+LARGER = TESTS.parent / "models/python-33m"
 
 
 # Help and usage
@@ -249,8 +251,24 @@ def test_eval_of_bad_texts(nomul: Nomul, tiny: Path, tmp_path: Path):
     assert "empty; there is nothing to predict" in nomul("eval", tiny, tmp_path / "empty").failed()
     other = random_checkpoint(Geometry(hidden=4, intermediate=4, layers=1, vocab=19), 1)
     write_checkpoint(tmp_path / "other", other.config, other._tensors)
-    line = nomul("eval", tmp_path / "other", tmp_path / "empty").failed()
-    assert "its tokens are no bytes; give token ids with --ids" in line
+    (tmp_path / "text").write_bytes(b"a\xff")
+    line = nomul("eval", tmp_path / "other", tmp_path / "text").failed()
+    assert "tokenizer.json: no such file; copy it from the checkpoint (nomul eval --ids takes token ids)" in line
+    line = nomul("eval", LARGER, tmp_path / "text").failed()
+    assert line.endswith("text: the text is no UTF-8 at byte 1: invalid start byte; give token ids with --ids")
+
+
+def test_eval_of_a_model_whose_tokens_are_more_than_bytes(nomul: Nomul, tmp_path: Path):
+    text = "import os\n\n\ndef size(path):\n    return os.stat(path).st_size  # é\n"
+    (tmp_path / "text").write_text(text)
+    found = nomul("eval", LARGER, tmp_path / "text", "--json").json
+    figures = found["engines"]["golden"]
+    assert found["tokens"] < len(text) / 2
+    bits = figures["bits_per_byte"] * len(text.encode())
+    assert bits == pytest.approx(figures["bits_per_token"] * found["tokens"], rel=1e-4)
+    assert 0.3 < figures["bits_per_byte"] < 3
+    assert re.search(r"^golden +\d\.\d{4} bits a byte, \d\.\d{4} bits a token over ", nomul(
+        "eval", LARGER, tmp_path / "text").out)  # fmt: skip
 
 
 def test_eval_of_logits_to_nowhere(nomul: Nomul, tiny: Path, tmp_path: Path):

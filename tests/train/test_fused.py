@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from types import ModuleType
 
 import pytest
@@ -16,6 +18,7 @@ from nomul.train.bench_fused import straight_through  # noqa: E402
 from nomul.train.fused import FusedLM, fused_backend, plain  # noqa: E402
 from nomul.train.fused import model as fused_model  # noqa: E402
 from nomul.train.model import MatMulFreeLM  # noqa: E402
+from nomul.train.packed.model import packed_backend  # noqa: E402
 
 ODD = Geometry(hidden=12, intermediate=20, layers=3, vocab=17)
 Result = tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]
@@ -149,6 +152,15 @@ def test_the_backend_says_why_it_is_plain():
     ops, line = fused_backend(torch.device("cpu"))
     assert ops is plain
     assert line == "plain PyTorch (the device is cpu)"
+
+
+def test_without_triton_it_is_plain_on_a_gpu_too(monkeypatch: pytest.MonkeyPatch):
+    for package, backend in (("fused", fused_backend), ("packed", packed_backend)):
+        monkeypatch.setitem(sys.modules, f"nomul.train.{package}.kernels", None)
+        monkeypatch.delattr(importlib.import_module(f"nomul.train.{package}"), "kernels", raising=False)
+        ops, line = backend(torch.device("cuda"))
+        assert ops.__name__ == f"nomul.train.{package}.plain"
+        assert line == "plain PyTorch (Triton is not installed: pip install triton)"
 
 
 @pytest.mark.parametrize("lean", [False, True])

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The comparison with Transformers: alike in weights, tuned alike, all figures there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install 'nomul[train]')")
+
+import torch.nn.functional as F  # noqa: E402
+
+from nomul.model.errors import NomulError  # noqa: E402
+from nomul.model.geometry import Geometry  # noqa: E402
+from nomul.train import quality  # noqa: E402
+from nomul.train.data import Corpus, export_corpus  # noqa: E402
+from nomul.train.model import MatMulFreeLM  # noqa: E402
+from nomul.train.transformer import TransformerLM  # noqa: E402
+
+SHAPE = Geometry(hidden=24, intermediate=40, layers=2, vocab=31)
+
+
+@pytest.fixture(autouse=True)
+def _seeded(rng: np.random.Generator) -> None:
+    torch.manual_seed(int(rng.integers(1 << 32)))
+
+
+def _matrices(model: torch.nn.Module) -> int:
+    return sum(p.numel() for name, p in model.named_parameters() if p.dim() == 2 and "lower" not in name)
+
+
+def test_both_have_as_many_weights():
+    assert _matrices(TransformerLM(SHAPE)) == _matrices(MatMulFreeLM(SHAPE))
+
+
+def test_a_token_sees_those_before_it_and_where_they_are():
+    model = TransformerLM(SHAPE).eval()
+    tokens = torch.randint(0, 31, (1, 12))
+    changed = tokens.clone()
+    changed[0, 7] = (changed[0, 7] + 1) % 31
+    with torch.no_grad():
+        before, after = model(tokens), model(changed)
+        torch.testing.assert_close(before[:, :7], after[:, :7])
+        assert not torch.allclose(before[:, 7:], after[:, 7:])
+        swapped = tokens[:, [1, 0, *range(2, 12)]]
+        assert tokens[0, 0] == tokens[0, 1] or not torch.allclose(model(swapped)[:, -1], before[:, -1])
+
+
+def test_the_transformer_learns():
+    model = TransformerLM(SHAPE)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=0.01)
+    tokens = torch.arange(24).remainder(8).view(1, 24)
+    losses = []
+    for _ in range(30):
+        optimiser.zero_grad()
+        loss = F.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.3 * losses[0]
+
+
+def _corpus(folder: Path) -> Path:
+    rng = np.random.default_rng(5)
+
+    def part(documents: int) -> np.ndarray:
+        text = "".join("\0" + "".join(f"x{rng.integers(9)} = {rng.integers(99)}\n" for _ in range(30))
+                       for _ in range(documents))
+        return np.frombuffer(text.encode(), dtype=np.uint8)
+
+    export_corpus(Corpus(library=part(30), tests=part(10), held_out=part(4), python="3.11.0"), folder)
+    return folder
+
+
+def test_the_program_leaves_figures_and_plots(tmp_path: Path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (pip install matplotlib)")
+    status = quality._main(["--corpus", str(_corpus(tmp_path / "corpus")), "--out", str(tmp_path / "out"), "--device",
+                            "cpu", "--sizes", "a:8,12,1", "b:16,24,1", "--share", "0.5", "--set", "steps=6", "batch=4",
+                            "window=16"])  # fmt: skip
+    assert status == 0
+    made = json.loads((tmp_path / "out" / "quality.json").read_text())
+    assert made["tokens"] == 6 * 4 * 16
+    for row in made["rows"]:
+        assert row["matmul-free"]["weights"] - row["transformer"]["weights"] in (8, 16)  # the lower bounds
+        assert row["gap"] == row["matmul-free"]["held_out_bpb"] - row["transformer"]["held_out_bpb"]
+        assert row["matmul-free"]["held_out_bpb_integer"] == pytest.approx(row["matmul-free"]["held_out_bpb"], rel=0.02)
+        for kind in quality.KINDS:
+            found = row[kind]
+            assert 3 <= len(found["tried"]) <= 4
+            assert f"{found['lr']:g}" in found["tried"]
+            assert len(found["curve"]) == 6
+            assert found["curve"][-1] < found["curve"][0]
+    assert set(made["trend"]) == {"bits_per_byte_per_decade", "at_one_weight"}
+    for name in ("curves.png", "gap.png"):
+        assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_bad_calls_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for more, message in ((["--sizes", "a:8"], "'a:8' must be NAME:HIDDEN,INTERMEDIATE,LAYERS"),
+                          (["--set", "depth=3"], "no setting 'depth'")):
+        given = ["--corpus", str(_corpus(tmp_path / "corpus")), "--out", str(tmp_path), "--device", "cpu", *more]
+        assert quality._main(given) == 1
+        assert message in capsys.readouterr().err
+    if not torch.cuda.is_available():
+        assert quality._main(["--out", str(tmp_path)]) == 1
+        assert "no CUDA GPU here" in capsys.readouterr().err
+    with pytest.raises(NomulError, match="steps is 0"):
+        quality.compare({}, quality.TrainConfig(), None, tmp_path, torch.device("cpu"))
