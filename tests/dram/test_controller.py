@@ -70,7 +70,7 @@ def test_controller_is_that_of_the_board(name):
         assert made.phy["cl"] == board.cl
         rfc = made.timing["tRFC"]
         assert rfc is not None
-        assert board.part.t_rfc.ns <= rfc * 1e9 / board.clock_hz <= board.part.t_rfc.ns + 20
+        assert board.part.t_rfc.ns <= rfc * 1e9 / board.clock_hz < board.part.t_rfc.ns + 2e9 / board.clock_hz
     assert real.phy == model.phy
     assert real.timing == model.timing
     assert f"module {real.module} (" in real.verilog
