@@ -337,7 +337,8 @@ def make(request):
     name = f"nomul_dram_{'model' if request['model'] else board['part']['kind'].lower()}"
     made = platform.get_verilog(soc, name=name)
     text = str(made.main_source)
-    # The banner has a date, the rest are separators; who simulates gives the time scale.
+    # The banner has a date, the tree of modules no order, the rest are separators; who simulates gives the time scale.
+    text = re.sub(r"^/\*\n.*?^\*/\n", "", text, flags=re.M | re.S)
     text = re.sub(r"^(?://.*|`timescale.*|\s*)\n", "", text, flags=re.M)
     if request["model"]:
         text += Path(__file__).with_name("bank.sv").read_text()

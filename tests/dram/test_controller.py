@@ -76,6 +76,7 @@ def test_controller_is_that_of_the_board(name):
     assert f"module {real.module} (" in real.verilog
     assert "ddram_dq" in real.verilog or "sdram_dq" in real.verilog
     assert str(Path.cwd()) not in real.verilog
+    assert "/*" not in real.verilog  # LiteX's tree of modules, whose order changes
     with pytest.raises(ValueError, match="is no model"):
         DramController(controller=real)
 
