@@ -158,7 +158,7 @@ def _show(built: Built) -> None:
 @click.option("--config", "configuration", default=next(iter(CONFIGURATIONS)), show_default=True, metavar="NAME",
               help=f"One of {', '.join(CONFIGURATIONS)}, or a file that nomul explore wrote.")  # fmt: skip
 @click.option("--model", metavar="FILE",
-              help="Model that the core is sized for; default the shipped one on the chip, 370M in DDR3.")  # fmt: skip
+              help="Model that the core is sized for; default the shipped one on the chip, else 370M.")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER",
               help="Where bitstream, manifest and logs go; default build/boards/NAME.")  # fmt: skip
 @click.option("--seeds", type=click.IntRange(min=1, max=64), default=_SEEDS, show_default=True,

@@ -19,6 +19,7 @@ from litedram.core.controller import ControllerSettings
 from litedram.core.refresher import Refresher
 from litedram.gen import LiteDRAMECP5DDRPHYCRG, get_dram_ios
 from litedram.modules import DDR3Module, SDRModule, _SpeedgradeTimings, _TechnologyTimings
+from litedram.phy import dfi as dfi_bus
 from litex.build.generic_platform import GenericPlatform, Pins, Subsignal
 from litex.build.io import DDROutput
 from litex.build.lattice import LatticePlatform
@@ -38,6 +39,7 @@ from migen import (
     log2_int,
 )
 from migen.fhdl.structure import _Assign
+from migen.genlib.record import DIR_M_TO_S
 
 from .ordered import OrderedCore
 from .refresh import GroupRefresher
@@ -102,6 +104,8 @@ def make_phy(board, pads):
     if board["part"]["kind"] == "DDR3":
         options |= {"cwl": board["cwl"], "cmd_delay": board["command_delay"]}
     phy = make(pads, sys_clk_freq=board["clock_hz"], **options)
+    if board["part"]["kind"] == "SDR":
+        phy = Registered(phy)
     if not board["terminated"]:
         phy.settings.rtt_nom = "disabled"
     return phy
@@ -131,6 +135,23 @@ def checked_hz(board):
     """
     period = int(1e12 / board["clock_hz"] / 2)
     return 1e12 / 2 / (period + 0.001)
+
+
+class Registered(Module):
+    """An SDR PHY behind registers for commands and data: from there to the pads' registers they have half a cycle."""
+
+    def __init__(self, phy):
+        self.submodules.phy = phy
+        self.settings = settings = phy.settings
+        settings.read_latency += 1
+        p0 = phy.dfi.phases[0]
+        self.dfi = dfi_bus.Interface(len(p0.address), len(p0.bank), len(p0.cs_n), len(p0.wrdata), len(phy.dfi.phases))
+        for ours, its in zip(self.dfi.phases, phy.dfi.phases, strict=True):
+            for name, _, direction in ours.layout:
+                if direction == DIR_M_TO_S:
+                    self.sync += getattr(its, name).eq(getattr(ours, name))
+                else:
+                    self.comb += getattr(ours, name).eq(getattr(its, name))
 
 
 class Bank(Module):
@@ -337,7 +358,8 @@ def make(request):
     name = f"nomul_dram_{'model' if request['model'] else board['part']['kind'].lower()}"
     made = platform.get_verilog(soc, name=name)
     text = str(made.main_source)
-    # The banner has a date, the rest are separators; who simulates gives the time scale.
+    # The banner has a date, the tree of modules no order, the rest are separators; who simulates gives the time scale.
+    text = re.sub(r"^/\*\n.*?^\*/\n", "", text, flags=re.M | re.S)
     text = re.sub(r"^(?://.*|`timescale.*|\s*)\n", "", text, flags=re.M)
     if request["model"]:
         text += Path(__file__).with_name("bank.sv").read_text()

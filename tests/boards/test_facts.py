@@ -105,9 +105,9 @@ def test_bits_of_a_port_have_places():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("ulx3s", "no board is called 'ulx3s'; did you mean ulx3s-85f?"),
+        ("ulx3s", "no board is called 'ulx3s'; did you mean ulx3s-85f or ulx3s-85f-32m?"),
         ("ECPIX5", "no board is called 'ECPIX5'; did you mean ecpix5-85f"),
-        ("zzz", "no board is called 'zzz'; one of ulx3s-85f, ecpix5-85f"),
+        ("zzz", "no board is called 'zzz'; one of ulx3s-85f, ulx3s-85f-32m, ecpix5-85f"),
     ],
 )
 def test_unknown_boards(name: str, message: str):

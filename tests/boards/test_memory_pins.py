@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 
 import pytest
@@ -21,6 +22,13 @@ from nomul.model.streamed_config import StreamedConfig
 
 WITH_MEMORY = {name: board for name, board in BOARDS.items() if board.memory is not None}
 needs_litedram = pytest.mark.skipif(available() is not None, reason=str(available()))
+
+
+@pytest.fixture(autouse=True)
+def collected():
+    """Streams that were not made into hardware go here, not after the last test, where that would be an error."""
+    yield
+    gc.collect()
 
 
 @pytest.mark.parametrize("board", WITH_MEMORY.values(), ids=WITH_MEMORY)

@@ -90,7 +90,7 @@ def test_pins_of_ones_own(nomul: Nomul, tmp_path: Path, asked: dict[str, object]
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["ulx3s"], "no board is called 'ulx3s'; did you mean ulx3s-85f?"),
+        (["ulx3s"], "no board is called 'ulx3s'; did you mean ulx3s-85f or ulx3s-85f-32m?"),
         (["ulx3s-85f", "--config", "lanes4"], "no configuration is called 'lanes4'; did you mean lanes8 or lanes1?"),
         (["lfe5u-85f", "--config", "lanes8"], "lanes8 wants external memory for which there is a controller"),
         (["ulx3s-85f", "--model", "nothing"], "nothing: no such file or folder"),

@@ -70,12 +70,13 @@ def test_controller_is_that_of_the_board(name):
         assert made.phy["cl"] == board.cl
         rfc = made.timing["tRFC"]
         assert rfc is not None
-        assert board.part.t_rfc.ns <= rfc * 1e9 / board.clock_hz <= board.part.t_rfc.ns + 20
+        assert board.part.t_rfc.ns <= rfc * 1e9 / board.clock_hz < board.part.t_rfc.ns + 2e9 / board.clock_hz
     assert real.phy == model.phy
     assert real.timing == model.timing
     assert f"module {real.module} (" in real.verilog
     assert "ddram_dq" in real.verilog or "sdram_dq" in real.verilog
     assert str(Path.cwd()) not in real.verilog
+    assert "/*" not in real.verilog  # LiteX's tree of modules, whose order changes
     with pytest.raises(ValueError, match="is no model"):
         DramController(controller=real)
 
