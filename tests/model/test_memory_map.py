@@ -24,7 +24,8 @@ ODD = Geometry(hidden=37, intermediate=50, layers=3, vocab=19)
 @given(
     hidden=st.integers(1, 3000), layers=st.integers(1, 40), vocab=st.integers(2, 70000),
     instructions=st.integers(1, 20000), stream_bytes=st.integers(0, 1 << 31),
-    embedding_bytes=st.integers(0, 1 << 28), results=st.integers(1, 70000), lanes=st.integers(1, 16), slots=st.integers(0, 40),
+    embedding_bytes=st.integers(0, 1 << 28), results=st.integers(1, 70000),
+    lanes=st.integers(1, 16), slots=st.integers(0, 40),
 )  # fmt: skip
 def test_parts_never_overlap(
     hidden: int, layers: int, vocab: int, instructions: int, stream_bytes: int, embedding_bytes: int,
