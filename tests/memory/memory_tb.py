@@ -279,7 +279,7 @@ if KIND == "embeddings":
                 await bus.access(address, content[address])
         for elements in (10, 1, 7, 10, 3):
             tokens = [bench.rng.choice(rows) for _ in range(lanes)]
-            bench.send("request", [{"elements": elements, "stride": stride, "token": tokens}])
+            bench.send("request", [{"wide": 0, "elements": elements, "stride": stride, "token": tokens}])
             found = await bench.receive("rows", lanes * elements, stall=stall)
             assert len(found) == lanes * elements
             for k, item in enumerate(found):
@@ -290,6 +290,6 @@ if KIND == "embeddings":
             if stall == 0.0:
                 took = bench.times("rows")[-1] - bench.times("request")[-1]
                 assert took == component.cycles(elements)
-        bench.send("request", [{"elements": 10, "stride": stride, "token": [rows[0]] * lanes}] * 2)
+        bench.send("request", [{"wide": 0, "elements": 10, "stride": stride, "token": [rows[0]] * lanes}] * 2)
         # one right after the other
         assert len(await bench.receive("rows", 20 * lanes, stall=stall)) == 20 * lanes

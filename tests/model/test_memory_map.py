@@ -24,16 +24,17 @@ ODD = Geometry(hidden=37, intermediate=50, layers=3, vocab=19)
 @given(
     hidden=st.integers(1, 3000), layers=st.integers(1, 40), vocab=st.integers(2, 70000),
     instructions=st.integers(1, 20000), stream_bytes=st.integers(0, 1 << 31),
-    embedding_bytes=st.integers(0, 1 << 28), lanes=st.integers(1, 16), slots=st.integers(0, 40),
+    embedding_bytes=st.integers(0, 1 << 28), results=st.integers(1, 70000),
+    lanes=st.integers(1, 16), slots=st.integers(0, 40),
 )  # fmt: skip
 def test_parts_never_overlap(
     hidden: int, layers: int, vocab: int, instructions: int, stream_bytes: int, embedding_bytes: int,
-    lanes: int, slots: int,
+    results: int, lanes: int, slots: int,
 ):  # fmt: skip
     geometry = Geometry(hidden=hidden, intermediate=2 * hidden, layers=layers, vocab=vocab)
     found = MemoryMap.of(
         geometry, instructions=instructions, stream_bytes=stream_bytes,
-        embedding_bytes=embedding_bytes, lanes=lanes, slots=slots,
+        embedding_bytes=embedding_bytes, results=results, lanes=lanes, slots=slots,
     )  # fmt: skip
     # What is there, as (first block, bytes), in the order of memory; each begins at a block by construction.
     parts = [
@@ -45,7 +46,7 @@ def test_parts_never_overlap(
              hidden * STATE_BYTES)
             for k in range(slots) for layer in range(layers)
         ),
-        *((found.logits + k * found.logits_stride, vocab * LOGIT_BYTES) for k in range(lanes)),
+        *((found.logits + k * found.logits_stride, results * LOGIT_BYTES) for k in range(lanes)),
         (found.end, 0),
     ]
     for (first, size), (following, _) in pairwise(parts):

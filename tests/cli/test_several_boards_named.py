@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several boards at the command line: what is refused, before anything is built."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import Nomul
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--board", "sim,sim"], "boards: 2 of them; a core with its weights on the chip runs whole models only"),
+        (["--board", "sim,sim,sim,sim", "--port", "native"], "boards: 4 for 3 layers; each holds at least one"),
+        (["--board", "/dev/a,,/dev/b", "--port", "native"], "--board /dev/a,,/dev/b: a name is empty"),
+        (["--board", "/dev/a,/dev/a", "--port", "native"], "--board /dev/a,/dev/a: /dev/a is named twice"),
+        (["--board", "/dev/a,/dev/b", "--port", "native"], "board 1 of 2: "),
+    ],
+)
+def test_run_refuses(nomul: Nomul, arguments: list[str], message: str):
+    assert message in nomul("run", "x", *arguments).failed()
+
+
+def test_serve_refuses(nomul: Nomul):
+    said = nomul("serve", "--port", "0", "--board", "golden,golden", "--weights", "native").failed()
+    assert "golden is named twice" in said
+
+
+def test_no_dram_of_real_boards(nomul: Nomul):
+    done = nomul("run", "x", "--board", "sim,/dev/a", "--port", "native", "--dram", "ecpix5-85f")
+    assert done.status == 2
+    assert "it is for the simulated board" in done.err
