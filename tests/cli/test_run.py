@@ -71,7 +71,7 @@ def test_the_golden_model_in_a_board_s_place(nomul: Nomul, tiny: Path):
 
 
 def test_the_larger_model_in_its_tokens(nomul: Nomul):
-    shown = nomul("run", PROMPT, "--model", TESTS.parent / "models/python-33m", "--board", "golden", "--tokens", 10)
+    shown = nomul("run", PROMPT, "--model", TESTS.parent / "models/python-33m", "--board", "golden", "--tokens", 11)
     assert shown.out == PROMPT + "\n\n        # Strip the file's contents\n"
 
 
