@@ -82,7 +82,7 @@ class _Run:
         self.saved: tuple[float, int] = (0.0, 0)
         self.board: Any = None
         self.integer: float | None = None
-        self.scan = use_kernel(device)  # for judging
+        use_kernel(device)  # for judging
 
     @property
     def seconds(self) -> float:

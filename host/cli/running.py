@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import click
+import numpy as np
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -25,14 +26,17 @@ from nomul.host.connection import Connection
 from nomul.host.conversation import Conversation
 from nomul.host.driver import Board
 from nomul.host.sampling import Sampler
-from nomul.host.stopping import pieces
+from nomul.host.stopping import Decoder, pieces
 from nomul.hw.dram.boards import DramBoard
 from nomul.model.errors import NomulError
 from nomul.model.fold import Model
+from nomul.model.program import compile_model
 from nomul.sim.board import BoardProcess
+from nomul.sim.golden import Golden
 
 from .board import connected, counters, several
 from .common import (
+    Loaded,
     board_names,
     compile_core,
     compile_for_boards,
@@ -44,6 +48,18 @@ from .common import (
     print_json,
     tokenizer_for,
 )
+
+
+def _golden(loaded: Loaded, ids: list[int], count: int, sampler: Sampler, seed: int) -> Iterator[int]:
+    """What a board generates, by the golden model; how it cuts matrices into tiles changes nothing."""
+    golden = Golden(compile_model(loaded.model, bytes_per_beat=36, tile_outputs=256))
+    rng = np.random.default_rng(seed)
+    given = ids
+    for _ in range(count):
+        for token in given:
+            best = int(golden.step(np.array([token]))[0])
+        given = [best if sampler.greedy else sampler.choose(golden.logits[0] * golden.logit_scale[0], rng)]
+        yield given[0]
 
 
 class _Numbers:
@@ -98,10 +114,10 @@ def _opened(
 
 @click.command("run")
 @click.argument("prompt")
-@click.option("--board", "board_name", default="sim", show_default=True, metavar="sim|NAME",
-              help="The simulated board, a serial port, or tcp://HOST:PORT; several, with commas, share the model.",
-              )  # fmt: skip
-@click.option("--model", metavar="FILE", help="Model file or checkpoint; default the shipped one.")
+@click.option("--board", "board_name", default="sim", show_default=True, metavar="sim|golden|NAME",
+              help="The simulated board, the golden model on this CPU, a serial port, or tcp://HOST:PORT; several, "
+              "with commas, share the model.")  # fmt: skip
+@click.option("--model", metavar="FILE", help="Model file, its folder, or checkpoint; default the shipped one.")
 @click.option("--ids", "as_ids", is_flag=True,
               help="PROMPT is token ids, and so is what is printed: no tokenizer is needed.")  # fmt: skip
 @click.option("--tokens", type=click.IntRange(min=1), default=128, show_default=True)
@@ -139,6 +155,7 @@ def run_command(
       nomul run "def read_lines(path):" --tokens 200
       nomul run "import os" --stop "def "
       nomul run --ids "0 102 111 114" --tokens 20
+      nomul run "import os" --model models/python-33m --board golden
       nomul run "import os" --port native --lanes 4 --dram ecpix5-85f
       nomul run "import os" --port native --lanes 2 --board sim,sim
     """
@@ -152,6 +169,53 @@ def run_command(
     coder = None if as_ids else tokenizer_for(loaded)
     ids = _ids(prompt, vocab) if coder is None else [coder.begin, *map(int, coder.encode(prompt))]
     memory = memory_of(dram, weights=weights, board=board_name)
+
+    def begin_text() -> Decoder:
+        """Shows the prompt."""
+        decoder = _Numbers() if coder is None else coder.decoder()
+        shown = "".join(map(decoder.feed, ids if coder is None else ids[1:]))
+        if not as_json:
+            click.echo(shown, nl=False)
+        return decoder
+
+    def generate(tokens_of: Iterator[int], decoder: Decoder) -> list[int]:
+        """Shows tokens as they come; gives those before the one that ends the document."""
+        end = None if coder is None else coder.end
+        out: list[int] = []
+
+        def kept() -> Iterator[int]:
+            for token in tokens_of:
+                out.append(token)
+                yield token
+
+        for piece in pieces(kept(), decoder, stop=stop, end=end):
+            if not as_json:
+                sys.stdout.write(piece)
+                sys.stdout.flush()
+        if not as_json:
+            click.echo()
+        return out[:-1] if out and out[-1] == end else out
+
+    def report_of(out: list[int], seconds: float) -> dict[str, Any]:
+        return {
+            "prompt": prompt,
+            **({} if coder is None else {"text": "".join(pieces(out, coder.decoder(), stop=stop))}),
+            "ids": out,
+            "tokens": len(out),
+            "prompt_tokens": len(ids),
+            "board": board_name,
+            "tokens_per_second": round((len(ids) + len(out)) / seconds, 1),
+        }
+
+    if board_name == "golden":
+        begin = time.perf_counter()
+        out = generate(_golden(loaded, ids, tokens, sampler, seed), begin_text())
+        report = report_of(out, time.perf_counter() - begin)
+        if as_json:
+            print_json(report)
+        else:
+            click.echo(f"{report['tokens_per_second']} tokens/s, golden model on this CPU", err=True)
+        return
     names = board_names(board_name)
     core = {"weights": weights, "lanes": lanes, "engine": engine, "bytes_per_beat": bytes_per_beat, "dram": memory}
     console = Console(stderr=True, highlight=False)
@@ -185,31 +249,8 @@ def run_command(
             talk.feed(progress=progress)
         by_board = [counters(one)["token_cycles"] for one in boards]
         cycles = sum(by_board)
-        decoder = _Numbers() if coder is None else coder.decoder()
-        shown = "".join(map(decoder.feed, ids if coder is None else ids[1:]))
-        if not as_json:
-            click.echo(shown, nl=False)
-        end = None if coder is None else coder.end  # with it the model ends the document
-        generated = talk.generate(tokens, sampler=sampler, seed=seed)
-        for piece in pieces(generated, decoder, stop=stop, end=end):
-            if not as_json:
-                sys.stdout.write(piece)
-                sys.stdout.flush()
-        if not as_json:
-            click.echo()
-        out = talk.tokens[len(ids) :]
-        if out and out[-1] == end:
-            del out[-1]
-        seconds = time.perf_counter() - begin
-        report = {
-            "prompt": prompt,
-            **({} if coder is None else {"text": "".join(pieces(out, coder.decoder(), stop=stop))}),
-            "ids": out,
-            "tokens": len(out),
-            "prompt_tokens": len(ids),
-            "board": board_name,
-            "tokens_per_second": round((len(ids) + len(out)) / seconds, 1),
-        }
+        out = generate(talk.generate(tokens, sampler=sampler, seed=seed), begin_text())
+        report = report_of(out, time.perf_counter() - begin)
         report["cycles_per_token"] = cycles
         report["clock_hz"] = clock
         if len(boards) > 1:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Nomul
+from conftest import TESTS, Nomul
 
 from nomul.host.cli.common import compile_for, load_any
 from nomul.hw.build import tools
@@ -57,6 +57,22 @@ def test_ids(nomul: Nomul):
     assert "text" not in found
     shown = nomul("run", "--ids", given.replace(" ", ", "), "--tokens", 5)
     assert shown.out.split() == [*given.split(), *map(str, text["ids"])]
+
+
+def test_the_golden_model_in_a_board_s_place(nomul: Nomul, tiny: Path):
+    shown = nomul("run", PROMPT, "--board", "golden", "--tokens", 20)
+    assert shown.out == PROMPT + golden_text(PROMPT.encode(), 20) + "\n"
+    assert re.search(r"^[\d.]+ tokens/s, golden model on this CPU$", shown.err, re.M)
+    options = ("--model", tiny, "--tokens", 8, "--temperature", 1.5, "--seed", 7, "--json")
+    golden = nomul("run", "import ", "--board", "golden", *options).json
+    board = nomul("run", "import ", *options).json
+    assert {k: golden[k] for k in ("text", "ids", "prompt_tokens")} == {
+        k: board[k] for k in ("text", "ids", "prompt_tokens")}  # fmt: skip
+
+
+def test_the_larger_model_in_its_tokens(nomul: Nomul):
+    shown = nomul("run", PROMPT, "--model", TESTS.parent / "models/python-33m", "--board", "golden", "--tokens", 11)
+    assert shown.out == PROMPT + "\n\n        # Strip the file's contents\n"
 
 
 @pytest.mark.parametrize(

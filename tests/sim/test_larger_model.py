@@ -13,8 +13,6 @@ import pytest
 
 from nomul.host.cli.common import Loaded, load_any, streamed_config, tokenizer_for
 from nomul.model.program import compile_model
-from nomul.model.streamed_config import StreamedConfig
-from nomul.sim.board import BoardProcess
 from nomul.sim.golden import Golden
 
 FOLDER = Path(__file__).parents[2] / "models/python-33m"
@@ -68,21 +66,13 @@ def test_its_files_belong_together(larger: Loaded):
 
 
 @pytest.mark.sweep
-def test_the_simulated_board_says_the_same(larger: Loaded):
-    """The streamed core with ideal memory; a minute of compilation, and the model goes through the link."""
-    from nomul.host.deployment import Deployment
-    from nomul.host.driver import Board
-    from nomul.hw.build.design import design_hash
-    from nomul.sim.board.streamed import build_streamed_board
+@pytest.mark.timeout(1800)
+def test_the_streamed_core_says_the_same(larger: Loaded):
+    """In Verilog, with ideal memory; compiling it takes minutes."""
+    from nomul.sim.streamed import Lane, StreamedSimulation
 
     config = streamed_config(larger.model.geometry, port="native", bytes_per_beat=8, lanes=1)
-    assert isinstance(config, StreamedConfig)
-    image = config.compile(larger.model)
-    program = build_streamed_board(config)
-    with BoardProcess(program) as process, Board.open(process.port, design=design_hash(config)) as board:
-        Deployment.of(image, config).load(board)
-        token = board.step(0, reset=True)
-        for given in IDS:
-            token = board.step(given)
-        assert token == NEXT[0]
-        assert board.step(token) == NEXT[1]
+    steps = [[Lane(token=token, fresh=k == 0)] for k, token in enumerate((0, *IDS, NEXT[0]))]
+    results = StreamedSimulation(config).run(config.compile(larger.model), steps, cycles_max=2_000_000)
+    assert [result.best[0] for result in results[-2:]] == NEXT[:2]
+    assert results[-1].cycles == 840_940
