@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import json
@@ -167,10 +168,8 @@ def _child(job: Work) -> Outcome:
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
     """Ends the child and whatever it began and left."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait(_GRACE_S)
 
 
