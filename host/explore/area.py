@@ -119,12 +119,13 @@ def memories(config: CoreConfig | StreamedConfig) -> dict[str, Memory]:
     return found
 
 
-def multipliers_of(config: CoreConfig | StreamedConfig) -> int:
-    """MULT18X18D of a core: sums of more than 18 bits take four more, an address that is no power of two one."""
+def multipliers_of(config: CoreConfig | StreamedConfig, *, alone: bool = False) -> int:
+    """MULT18X18D of a core: sums of more than 18 bits take four more, a slot's address that is no shift one a lane."""
     found = _MULTIPLIERS + _WIDE_SUMS * (acc_bits(config.longest_row) > _MULTIPLIER_BITS)
     if isinstance(config, CoreConfig):
         return found
-    if config.state == "chip" and config.state_elements & (config.state_elements - 1):
+    slots = alone or config.slots > 1  # behind the link, one slot is always number 0
+    if config.state == "chip" and slots and config.state_elements & (config.state_elements - 1):
         found += config.lanes
     return found + _LANES.get(config.lanes, _LANES[4])
 

@@ -112,7 +112,7 @@ def predicted(point: dict[str, Any], table: dict[str, Any]) -> dict[str, float]:
             for name in ("comb", "ff")
         },
         "bram": total_block_rams(own),
-        "multipliers": multipliers_of(config),
+        "multipliers": multipliers_of(config, alone=what == _ALONE),
     }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from nomul.host.configuration import read_configuration
 from nomul.host.explore.cache import Cache
 from nomul.host.explore.cost import cost_of
 from nomul.host.explore.explore import plan
-from nomul.host.explore.stages import routing_work, simulation_work, synthesis_work
+from nomul.host.explore.stages import routing_work, synthesis_work
 from nomul.host.explore.sweep import read_sweep
 from nomul.model.errors import NomulError
 
@@ -243,7 +243,8 @@ def test_pruned_and_exhaustive_find_the_same_best(nomul: Any, tmp_path: Path):
     """Engines routed for real, all of them and those that the model keeps: the fastest is among these."""
     found = {}
     for name, more in (("all", ["--exhaustive"]), ("pruned", [])):
-        shown = nomul("explore", HERE / "engines.toml", *more, "--cache", tmp_path / "cache", "-o", tmp_path / name, "--json")
+        places = ("--cache", tmp_path / "cache", "-o", tmp_path / name)
+        shown = nomul("explore", HERE / "engines.toml", *more, *places, "--json")
         assert shown.status == 0, shown.err
         found[name] = json.loads(shown.out)
     assert (found["all"]["pruned"], found["pruned"]["pruned"]) == (0, 3)

@@ -13,7 +13,13 @@ import pytest
 
 from nomul.host.explore import regressions as module
 from nomul.host.explore.cache import Cache
-from nomul.host.explore.regressions import command_of, regressions, run_regressions, run_tests, write_report
+from nomul.host.explore.regressions import (
+    command_of,
+    regressions,
+    run_regressions,
+    run_tests,
+    write_report,
+)
 from nomul.host.explore.work import Outcome, Work
 from nomul.model.errors import NomulError
 
@@ -66,7 +72,7 @@ def test_a_failure_is_run_again_by_its_command(checkout: Path):
     done = subprocess.run(again, shell=True, cwd=checkout, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1
     assert "1 failed" in done.stdout
-    with pytest.raises(NomulError, match=r"again: NOMUL_SEED=5 python -m pytest -q -m sweep tests/unit/test_unit\.py::"):
+    with pytest.raises(NomulError, match=r"again: NOMUL_SEED=5 python -m pytest -q -m sweep tests/unit/test_unit"):
         run_tests(tests, "sweep", 5)
     assert shlex.split(command_of(["tests/a b.py::t[x y]"], "sweep", 1))[-1] == "tests/a b.py::t[x y]"
 
@@ -88,7 +94,9 @@ def test_reports_have_seeds_states_and_commands(
     monkeypatch.setattr(module, "farm", here)
     works = regressions({"unit": [checkout / "tests/unit/test_unit.py"]}, [4, 5])
     found = run_regressions(works, lambda: None, Cache(tmp_path))  # type: ignore[arg-type, return-value]
-    assert [(one["seed"], one["state"]) for one in found] == [(4, "failed"), (4, "passed"), (5, "passed"), (5, "failed")]
+    assert [(one["seed"], one["state"]) for one in found] == [
+        (4, "failed"), (4, "passed"), (5, "passed"), (5, "failed"),
+    ]  # fmt: skip
     assert found[0]["again"].startswith("NOMUL_SEED=4 ")
     assert found[3]["again"] == "NOMUL_SEED=5 python -m pytest -q -m sweep tests/unit/test_unit.py::test_long"
     write_report(found, tmp_path / "build/report.json")

@@ -93,6 +93,7 @@ def test_no_file(tmp_path: Path):
     ("weights = 'memory'\nengine = 'select'", "engine is select; streamed cores have the table engine"),
     ("weights = 'memory'\ntrits = 60\nengine = 'table'", "bytes_per_beat is 12; it must be a power of two"),
     ("weights = 'memory'\nengine = 'table'\nscope = 'board'", "configuration lanes1 wants DDR3"),
+    ("scope = 'board'\nclock_mhz = 83.3333", "PLL: 25 MHz gives no 83.3333 MHz"),
 ])  # fmt: skip
 def test_impossible_points_have_reasons(tmp_path: Path, more: str, reason: str):
     read = sweep(tmp_path, LEAST + more)
