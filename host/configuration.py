@@ -80,9 +80,10 @@ def read_configuration(path: Path) -> ConfigurationFile:
     seed = found.get("seed")
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
         raise NomulError(f"{path}: seed is {seed!r}; it must be a whole number")
+    sizes, shape = field("core", dict), field("geometry", dict)
     try:
-        core = _KINDS[kind](**field("core", dict))
-        geometry = Geometry(**field("geometry", dict))
+        core = _KINDS[kind](**sizes)
+        geometry = Geometry(**shape)
     except TypeError as error:
         raise NomulError(f"{path}: core or geometry is of another version of nomul ({error})") from None
     except NomulError as error:

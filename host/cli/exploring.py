@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,7 @@ def needs_explore() -> None:
             raise NomulError(f"{name} is not installed: pip install 'nomul[explore]'")
 
 
-def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def cluster_options(command: Callable[..., Any]) -> Any:
     """``--scheduler``, ``--workers`` and ``--cache``."""
     for option in (
         click.option("--cache", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER",
@@ -74,8 +75,8 @@ def shown_jobs(what: str, *, quiet: bool) -> Iterator[Seen]:
 def _show_plan(chosen: Plan, console: Console) -> None:
     seeds = len(chosen.sweep.seeds)
     console.print(
-        f"{chosen.sweep.count:,} points with their seeds; to route: {len(chosen.kept):,} designs, {seeds} seed(s) each; "
-        f"pruned {len(chosen.pruned):,}, impossible {len(chosen.impossible):,} designs",
+        f"{chosen.sweep.count:,} points with their seeds; to route: {len(chosen.kept):,} designs, "
+        f"{seeds} seed(s) each; pruned {len(chosen.pruned):,}, impossible {len(chosen.impossible):,} designs",
         soft_wrap=True,
     )
     for point, why in chosen.impossible[:_SHOWN]:
@@ -96,7 +97,9 @@ def _show(found: Explored, paths: dict[str, Path], console: Console) -> None:
     for name in s["damaged_entries"]:
         console.print(f"{name}: was damaged; its result was made again", markup=False, soft_wrap=True)
     for name, one in s["model_errors"].items():
-        console.print(f"model, {name}: median error {one['median']:.2%}, largest {one['largest']:.2%}, {one['points']} designs")
+        console.print(
+            f"model, {name}: median error {one['median']:.2%}, largest {one['largest']:.2%}, {one['points']} designs"
+        )
     for name, points in s["fronts"].items():
         console.print(f"front of {name}: {len(points)} point(s), fastest {points[-1]}", markup=False, soft_wrap=True)
     for path in paths.values():
@@ -143,7 +146,7 @@ def explore_command(
 
     read = read_sweep(sweep)
     large = read.count >= LARGE and not yes and not plan_only
-    if large and (as_json or not click.get_text_stream("stdin").isatty()):
+    if large and (as_json or not sys.stdin.isatty()):
         raise NomulError(f"{sweep}: spans {read.count:,} points; say --yes if you mean it")
     chosen = plan(read, exhaustive=exhaustive)
     console = Console(highlight=False)

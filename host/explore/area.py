@@ -8,7 +8,14 @@ from dataclasses import dataclass
 
 from nomul.model.core_config import CoreConfig
 from nomul.model.isa import INSTRUCTION_BYTES
-from nomul.model.numbers import NORM_BITS, SIGMA_FRAC, SOURCE_BITS, STATE_BITS, VECTOR_LANES, acc_bits
+from nomul.model.numbers import (
+    NORM_BITS,
+    SIGMA_FRAC,
+    SOURCE_BITS,
+    STATE_BITS,
+    VECTOR_LANES,
+    acc_bits,
+)
 from nomul.model.streamed_config import StreamedConfig
 
 from .blockram import block_rams
@@ -70,7 +77,8 @@ def _common(config: CoreConfig | StreamedConfig, states: int) -> dict[str, Memor
     lanes, bits = config.lanes, acc_bits(config.longest_row)
     kept = config.hidden if lanes == 1 else _BLOCK * -(-config.hidden // _BLOCK) * lanes
     kept = max(kept, 2)
-    rows = lanes * -(-config.hidden // VECTOR_LANES) + lanes * -(-max(config.hidden, config.intermediate) // VECTOR_LANES)
+    longest = max(config.hidden, config.intermediate)
+    rows = lanes * (-(-config.hidden // VECTOR_LANES) - (-longest // VECTOR_LANES))
     return {
         "link": Memory(1024, 8), "tokens": Memory(512, 16), "inverses": Memory(512, 36, forced=True),
         "sigmas": Memory(512, 36, 2, forced=True),
@@ -111,12 +119,13 @@ def memories(config: CoreConfig | StreamedConfig) -> dict[str, Memory]:
     return found
 
 
-def multipliers_of(config: CoreConfig | StreamedConfig) -> int:
-    """MULT18X18D of a core: sums of more than 18 bits take four more, an address that is no power of two one."""
+def multipliers_of(config: CoreConfig | StreamedConfig, *, alone: bool = False) -> int:
+    """MULT18X18D of a core: sums of more than 18 bits take four more, a slot's address that is no shift one a lane."""
     found = _MULTIPLIERS + _WIDE_SUMS * (acc_bits(config.longest_row) > _MULTIPLIER_BITS)
     if isinstance(config, CoreConfig):
         return found
-    if config.state == "chip" and config.state_elements & (config.state_elements - 1):
+    slots = alone or config.slots > 1  # behind the link, one slot is always number 0
+    if config.state == "chip" and slots and config.state_elements & (config.state_elements - 1):
         found += config.lanes
     return found + _LANES.get(config.lanes, _LANES[4])
 

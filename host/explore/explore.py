@@ -162,7 +162,9 @@ def _summary(
         "routed": states.count("routed") + states.count("unmet"),
         "unmet": states.count("unmet"),
         "failed": len(failed),
-        "failures": [{"point": one.point.label, "seed": one.seed, "state": one.state, "why": one.why} for one in failed],
+        "failures": [
+            {"point": one.point.label, "seed": one.seed, "state": one.state, "why": one.why} for one in failed
+        ],
         "jobs": len(outcomes),
         "cached": sum(one.cached for one in outcomes.values()),
         "seconds_of_work": round(sum(one.seconds for one in outcomes.values()), 1),

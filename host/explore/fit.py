@@ -21,7 +21,14 @@ from nomul.model.core_config import CoreConfig
 from nomul.model.numbers import acc_bits
 from nomul.model.streamed_config import StreamedConfig
 
-from .area import engine_memories, engine_terms, memories, multipliers_of, rest_terms, total_block_rams
+from .area import (
+    engine_memories,
+    engine_terms,
+    memories,
+    multipliers_of,
+    rest_terms,
+    total_block_rams,
+)
 from .cost import coefficients
 
 __all__ = ["areas", "errors", "fit", "main"]
@@ -105,7 +112,7 @@ def predicted(point: dict[str, Any], table: dict[str, Any]) -> dict[str, float]:
             for name in ("comb", "ff")
         },
         "bram": total_block_rams(own),
-        "multipliers": multipliers_of(config),
+        "multipliers": multipliers_of(config, alone=what == _ALONE),
     }  # fmt: skip
 
 
@@ -131,8 +138,8 @@ def _toml(table: dict[str, Any], clock: dict[str, Any], controller: dict[str, An
     lines += ["", "# What a memory's controller and PHY add to a streamed core.", "[controller]"]
     lines += [f"{name} = {value}" for name, value in controller.items()]
     lines += [
-        "", "# Clocks in MHz that routed designs reach on speed grade 6, the lowest and the highest that are expected, and",
-        "# what a grade more is worth.", "[clock]",
+        "", "# Clocks in MHz that routed designs reach on speed grade 6, the lowest and the highest that are",
+        "# expected, and what a grade more is worth.", "[clock]",
         *(f"{name} = {value}" for name, value in clock.items()),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
@@ -145,7 +152,8 @@ def main(arguments: list[str]) -> int:
         print("held out:" if held_out else "fitted:")
         for name, values in errors(table, held_out=held_out).items():
             if values:
-                print(f"  {name}: {len(values)} points, median {statistics.median(values):.2%}, largest {max(values):.2%}")
+                median = statistics.median(values)
+                print(f"  {name}: {len(values)} points, median {median:.2%}, largest {max(values):.2%}")
     if arguments == ["--write"]:
         known = coefficients()
         text = _toml(table, known["clock"], known["controller"])

@@ -41,12 +41,14 @@ def page(rows: Sequence[Row], summary: dict[str, Any]) -> str:
 def _table(header: Sequence[str], rows: Sequence[Sequence[object]], numbers: range) -> str:
     def cells(kind: str, columns: Sequence[object]) -> str:
         made = "".join(
-            f"<{kind}{' class=n' if k in numbers else ''}>{escape(str(text))}</{kind}>" for k, text in enumerate(columns)
+            f"<{kind}{' class=n' if k in numbers else ''}>{escape(str(text))}</{kind}>"
+            for k, text in enumerate(columns)
         )
         return f"<tr>{made}</tr>\n"
 
     body = "".join(cells("td", one) for one in rows)
-    return f'<div class="table"><table>\n<thead>{cells("th", header)}</thead>\n<tbody>\n{body}</tbody>\n</table></div>\n'
+    head = cells("th", header)
+    return f'<div class="table"><table>\n<thead>{head}</thead>\n<tbody>\n{body}</tbody>\n</table></div>\n'
 
 
 def _head(s: dict[str, Any]) -> str:
@@ -57,8 +59,8 @@ def _head(s: dict[str, Any]) -> str:
     }
     told = "; ".join(f"{escape(one)}: {scopes[one]}" for one in s["scopes"])
     return (
-        f"<h1>{escape(s['sweep'])}</h1>\n<p class='soft'>{s['count']:,} points with their seeds: {s['routed']:,} routed, "
-        f"{s['pruned']:,} pruned by the model, {s['impossible']:,} impossible, {s['failed']:,} not done. "
+        f"<h1>{escape(s['sweep'])}</h1>\n<p class='soft'>{s['count']:,} points with their seeds: {s['routed']:,} "
+        f"routed, {s['pruned']:,} pruned by the model, {s['impossible']:,} impossible, {s['failed']:,} not done. "
         f"{s['cached']:,} of {s['jobs']:,} jobs came from the cache. {escape(s['date'][:10])}.</p>\n"
         f"<p class='soft'>Routed: {told}. No board was there: clocks and areas are <b>routed</b>, cycles "
         f"<b>computed</b>, watts <b>modelled</b>.</p>\n"
@@ -95,15 +97,16 @@ def _fronts(rows: Sequence[Row]) -> str:
         marks = [
             Scatter(
                 x=_x(row, name), y=row.tokens_per_second or 0.0, front=row in chosen,
-                title=f"{row.point.label}, seed {row.seed}: {row.tokens_per_second:,.1f} tokens/s, {_x(row, name):,.4g} "
-                f"{FRONTS[name]}",
+                title=f"{row.point.label}, seed {row.seed}: {row.tokens_per_second:,.1f} tokens/s, "
+                f"{_x(row, name):,.4g} {FRONTS[name]}",
             )
             for row in here
         ]  # fmt: skip
         svg = scatter(marks, x=_NAMES[name], y="tokens a second", title=f"{board}, {model}: tokens/s against {name}")
         made.append(
-            f"<figure>\n<div class='scroll'>{svg}</div>\n<figcaption>{escape(board)}, {escape(model)}: {len(chosen)} of "
-            f"{len(here)} are on the front of tokens a second against {escape(_NAMES[name])}.</figcaption>\n</figure>\n"
+            f"<figure>\n<div class='scroll'>{svg}</div>\n<figcaption>{escape(board)}, {escape(model)}: "
+            f"{len(chosen)} of {len(here)} are on the front of tokens a second against "
+            f"{escape(_NAMES[name])}.</figcaption>\n</figure>\n"
         )
     return "<h2>Pareto fronts</h2>\n" + ("".join(made) or "<p>No point was routed.</p>\n")
 
@@ -128,11 +131,17 @@ def _model(s: dict[str, Any]) -> str:
     return f"<h2>The model against what was routed</h2>\n<p>Pruning {pruning}.</p>\n{told}"
 
 
+def _more(rows: Sequence[Row]) -> str:
+    if len(rows) <= _LISTED:
+        return ""
+    return f"<p class='note'>The first {_LISTED} of {len(rows)}; points.csv has all.</p>\n"
+
+
 def _points(rows: Sequence[Row]) -> str:
     good = sorted((row for row in rows if row.state == "routed"), key=lambda row: -(row.tokens_per_second or 0.0))
     if not good:
         return ""
-    more = f"<p class='note'>The first {_LISTED} of {len(good)}; points.csv has all.</p>\n" if len(good) > _LISTED else ""
+    more = _more(good)
     return "<h2>Points</h2>\n" + _table(_HEADER, [_shown(row) for row in good[:_LISTED]], range(1, 8)) + more
 
 
@@ -140,6 +149,6 @@ def _others(rows: Sequence[Row]) -> str:
     left = [row for row in rows if row.state != "routed"]
     if not left:
         return ""
-    more = f"<p class='note'>The first {_LISTED} of {len(left)}; points.csv has all.</p>\n" if len(left) > _LISTED else ""
+    more = _more(left)
     shown = [[row.point.label, "" if row.seed is None else row.seed, row.state, row.why] for row in left[:_LISTED]]
     return "<h2>Not routed, or too slow</h2>\n" + _table(["point", "seed", "state", "why"], shown, range(1, 2)) + more

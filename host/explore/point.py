@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
-from nomul.hw.boards.board import NEXTPNR_DEVICES, Board
+from nomul.hw.boards.board import NEXTPNR_DEVICES, Board, UsbLink
 from nomul.hw.boards.configurations import CONFIGURATIONS, find_configuration
+from nomul.hw.boards.pll import plan
 from nomul.hw.boards.registry import find_board
 from nomul.model.core_config import CoreConfig
 from nomul.model.errors import NomulError
@@ -115,7 +116,8 @@ class Point:
             config = CoreConfig.for_geometry(
                 self.geometry, engine=self.engine, bytes_per_beat=self.bytes_per_beat, **tile
             )
-            return replace(config, **onchip_depths(self.geometry, self.bytes_per_beat, config.tile_outputs))
+            depths: dict[str, Any] = onchip_depths(self.geometry, self.bytes_per_beat, config.tile_outputs)
+            return replace(config, **depths)
         if self.engine != "table":
             raise NomulError(f"engine is {self.engine}; streamed cores have the table engine")
         dram = self.chip.memory
@@ -163,6 +165,8 @@ class Point:
         if self.scope == "board":
             if self.weights == "chip":
                 find_configuration("onchip", self.chip)
+                usb = [48_000_000, 12_000_000] if isinstance(self.chip.link, UsbLink) else []
+                plan(self.chip.input_hz, [self.chip.clock_hz, *usb])
             else:
                 find_configuration(next(n for n, c in CONFIGURATIONS.items() if c.lanes), self.chip)
                 if self.clock_mhz and self.clock_mhz != self.aim_mhz:

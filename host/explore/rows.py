@@ -27,6 +27,7 @@ _PAGE_BYTES = 2048  # of a DDR3 chip, ×16: what one activation opens
 #: The fronts: tokens a second against each of these.
 FRONTS = {"comb": "LUT4", "bram": "block RAMs", "watts": "watts"}
 
+_MODELLED = ("comb", "ff", "bram", "multipliers", "cycles")
 _LABELS = {
     "area": "routed, as nextpnr packs it", "clock": "routed", "cycles": "computed", "watts": "modelled",
 }  # fmt: skip
@@ -102,7 +103,7 @@ class Row:
             "cycles": None if self.cycles is None else float(self.cycles), "cycles_simulated": self.simulated,
             "read_bytes": cost and cost.read_bytes, "written_bytes": cost and cost.written_bytes,
             "tokens_per_second": self.tokens_per_second, "watts": self.watts,
-            **{f"model_{name}": cost and getattr(cost, name) for name in ("comb", "ff", "bram", "multipliers", "cycles")},
+            **{f"model_{name}": cost and getattr(cost, name) for name in _MODELLED},
         }  # fmt: skip
 
 

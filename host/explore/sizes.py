@@ -62,8 +62,8 @@ def layer_matrices(g: Geometry, last: bool) -> tuple[Matrix, ...]:
     """Of a layer, in order."""
     d, m = g.hidden, g.intermediate
     return (
-        Matrix(Mode.FORGET, d, d), Matrix(Mode.INPUT, d, d), Matrix(Mode.OUTPUT, d, d, 1), Matrix(Mode.RESIDUAL, d, d, 1),
-        Matrix(Mode.GATED, 2 * m, d, 1), Matrix(Mode.RESIDUAL, d, m, 1 if last else 3),
+        Matrix(Mode.FORGET, d, d), Matrix(Mode.INPUT, d, d), Matrix(Mode.OUTPUT, d, d, 1),
+        Matrix(Mode.RESIDUAL, d, d, 1), Matrix(Mode.GATED, 2 * m, d, 1), Matrix(Mode.RESIDUAL, d, m, 1 if last else 3),
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -32,7 +33,7 @@ from nomul.model.tokenizer import BEGIN
 from .point import Point
 from .work import Work, content_key
 
-__all__ = ["engine_sizes", "route", "simulate", "simulation_work", "synthesise", "synthesis_work", "routing_work"]
+__all__ = ["engine_sizes", "route", "routing_work", "simulate", "simulation_work", "synthesis_work", "synthesise"]
 
 ENGINES: dict[str, type[Engine]] = {"select": SelectEngine, "table": TableEngine}
 _SIMULATED = 1 << 24  # ternary weights of the largest model that is made up for a simulation
@@ -211,8 +212,6 @@ def simulation_work(point: Point, limit_s: int) -> Work:
     """The job that counts the cycles of a token."""
     config = point.config
     kind = "nomul.sim.streamed" if isinstance(config, StreamedConfig) else "nomul.sim.board"
-    import importlib.util
-
     spec = importlib.util.find_spec(kind)
     assert spec is not None
     assert spec.origin is not None

@@ -109,7 +109,7 @@ def _range(path: Path, name: str, value: Any) -> tuple[Any, ...]:
         for key, one in value.items():
             if isinstance(one, bool) or not isinstance(one, int | float) or not math.isfinite(one):
                 raise _fail(path, f"{name}: {key} is {one!r}; it must be a number")
-        by = value.get("step", value.get("times"))
+        by = value["step"] if "step" in value else value["times"]
         if by <= ("times" in value) or ("times" in value and value["from"] <= 0):
             raise _fail(path, f"{name}: steps of {by:g} from {value['from']:g} do not lead to {value['to']:g}")
         found, at = [], value["from"]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import json
@@ -118,12 +119,14 @@ def perform(work: dict[str, Any], cache: str, before: dict[str, Any] | None = No
     if before is not None and before["state"] != "done":
         return asdict(Outcome(state="skipped", why=f"what it waits for was {before['state']}: {before['why']}"))
     kept = Cache(Path(cache))
-    found = kept.get(job.key)
-    if found is not None:
-        return asdict(Outcome(state="done", value=found, cached=True))
+    with contextlib.suppress(NomulError):  # the folder may be nothing for this machine: who asked keeps the result too
+        found = kept.get(job.key)
+        if found is not None:
+            return asdict(Outcome(state="done", value=found, cached=True))
     outcome = _child(job)
     if outcome.done:
-        kept.put(job.key, job.name, outcome.value)
+        with contextlib.suppress(NomulError):
+            kept.put(job.key, job.name, outcome.value)
     return asdict(outcome)
 
 
@@ -167,10 +170,8 @@ def _child(job: Work) -> Outcome:
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
     """Ends the child and whatever it began and left."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait(_GRACE_S)
 
 

@@ -84,7 +84,7 @@ def test_latency_is_the_engines(kind: str, engine: type, beat: int):
 
 
 def test_cycles_are_those_of_simulation():
-    """Cycles that Verilator counted: on chip, every point; streamed with one lane, every point."""
+    """Cycles that Verilator counted: on chip and streamed, one lane, two and four."""
     for engine, beat, tile, *sizes, cycles in SIMULATED["onchip"]:
         said = onchip_cycles(shape(*sizes), engine=engine, bytes_per_beat=beat, tile_outputs=tile)
         assert said == cycles, (engine, beat, tile, sizes)
@@ -94,10 +94,7 @@ def test_cycles_are_those_of_simulation():
             state_elements=1024, norm_words=1024, word_bytes=word, memory_bytes=1 << 26, slots=lanes, state=state,
         )  # fmt: skip
         said = streamed_cycles(shape(*sizes), config)
-        if lanes == 1 and state == "chip":
-            assert said == cycles, (beat, sizes)
-        else:
-            assert said == pytest.approx(cycles, rel=0.01), (beat, lanes, sizes)
+        assert said == cycles, (beat, lanes, sizes)
 
 
 @pytest.mark.parametrize(("lanes", "cycles"), [
@@ -114,7 +111,7 @@ def test_cycles_of_370m_are_near_those_simulated(lanes: int, cycles: int):
 
 def test_areas_that_were_not_fitted():
     found = fit.errors(coefficients(), held_out=True)
-    assert len(found["comb"]) >= 11
+    assert len(found["comb"]) >= 13
     assert statistics.median(found["comb"]) <= 0.05
     assert max(found["comb"]) < MARGIN
     assert max(found["ff"]) < MARGIN

@@ -184,12 +184,12 @@ def test_an_entry_of_another_key_is_damaged(tmp_path: Path):
 
 def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(clusters, "_PATIENCE_S", 2)
-    with pytest.raises(NomulError, match=r"^scheduler tcp://127\.0\.0\.1:9: no answer within 2 s \(.*start one: dask"):
-        with connect("tcp://127.0.0.1:9"):
-            pass
-    with pytest.raises(NomulError, match="^scheduler 127.0.0.1:9: name it as tcp://HOST:PORT$"):
-        with connect("127.0.0.1:9"):
-            pass
+    why = r"^scheduler tcp://127\.0\.0\.1:9: no answer within 2 s \(.*start one: dask"
+    with pytest.raises(NomulError, match=why), connect("tcp://127.0.0.1:9"):
+        pass
+    why = r"^scheduler 127\.0\.0\.1:9: name it as tcp://HOST:PORT$"
+    with pytest.raises(NomulError, match=why), connect("127.0.0.1:9"):
+        pass
 
 
 @contextlib.contextmanager
@@ -200,10 +200,9 @@ def scheduler(workers: int) -> Iterator[str]:
 
 
 def test_a_scheduler_without_workers():
-    with scheduler(0) as address:
-        with pytest.raises(NomulError, match="has no workers; start some: dask worker"):
-            with connect(address):
-                pass
+    why = "has no workers; start some: dask worker"
+    with scheduler(0) as address, pytest.raises(NomulError, match=why), connect(address):
+        pass
 
 
 def test_workers_and_schedulers_of_other_versions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -214,17 +213,17 @@ def test_workers_and_schedulers_of_other_versions(monkeypatch: pytest.MonkeyPatc
         mine = clusters.facts()
         with monkeypatch.context() as patch:
             patch.setattr(clusters, "facts", _other)
-            with pytest.raises(NomulError, match=r"^worker tcp.*: source is .*, here it is other; install the same there"):
-                with connect(address):
-                    pass
+            why = r"^worker tcp.*: source is .*, here it is other; install the same there"
+            with pytest.raises(NomulError, match=why), connect(address):
+                pass
         assert clusters.facts() == mine
         real = clusters.metadata.version
         monkeypatch.setattr(
             clusters.metadata, "version", lambda name: "1999.1" if name == "distributed" else real(name)
         )
-        with pytest.raises(NomulError, match=r"^scheduler tcp://.*: runs distributed 20\d\d\.\S+, this is 1999\.1; install"):
-            with connect(address):
-                pass
+        why = r"^scheduler tcp://.*: runs distributed 20\d\d\.\S+, this is 1999\.1; install"
+        with pytest.raises(NomulError, match=why), connect(address):
+            pass
 
 
 _REAL = clusters.facts
@@ -253,7 +252,7 @@ def test_all_workers_gone_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         work = job("slow", number=1, folder=str(tmp_path), seconds=60.0)
         timer = threading.Timer(2.0, lambda: found.retire_workers([name], close_workers=True))
         timer.start()
-        with pytest.raises(NomulError, match="^no worker is left, 1 jobs are open; run it again to go on$"):
+        with pytest.raises(NomulError, match=r"^no worker is left, 1 jobs are open; run it again to go on$"):
             farm(found, [work], Cache(tmp_path / "cache"))
         timer.join()
 
