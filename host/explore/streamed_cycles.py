@@ -48,7 +48,7 @@ def streamed_cycles(g: Geometry, config: StreamedConfig) -> int:
     where = MemoryMap.of(
         g, instructions=len(steps), stream_bytes=stream_bytes(config, g)[0],
         embedding_bytes=g.vocab * embedding_stride(g.hidden, streamed=True), lanes=config.lanes,
-        slots=config.streaming.slots,
+        results=g.vocab, slots=config.streaming.slots,
     )  # fmt: skip
     walk = _StreamedWalk(config, where.stream * BLOCK // config.word_bytes)
     for step in steps:
