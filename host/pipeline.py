@@ -125,7 +125,7 @@ class _Stage(threading.Thread):
     """
 
     def __init__(self, number: int, board: Board, deployment: Deployment):
-        super().__init__(name=f"nomul-board-{number}", daemon=True)
+        super().__init__(name=f"nomul-section-{number}", daemon=True)
         self.number, self.board, self.deployment = number, board, deployment
         self.todo: SimpleQueue[_Item | None] = SimpleQueue()
         self.following: _Stage | None = None
