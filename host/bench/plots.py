@@ -231,7 +231,7 @@ def roofline(bounds: Sequence[Bound], marks: Sequence[Mark], *, title: str) -> s
 
 def dots(rows: Sequence[DotRow], *, unit: str, axis: str, title: str) -> str:
     """Rows of dots over one logarithmic axis."""
-    left, right, top, step, bottom = 226.0, 118.0, 8.0, 30.0, 42.0
+    left, right, top, step, bottom = 266.0, 118.0, 8.0, 30.0, 42.0
     height = top + step * len(rows) + bottom
     values = [v for row in rows for dot in row.dots for v in (dot.value, dot.low, dot.high) if v]
     x = _Log(values, left, _WIDTH - right)
@@ -261,7 +261,7 @@ def dots(rows: Sequence[DotRow], *, unit: str, axis: str, title: str) -> str:
 
 def lines(series: Sequence[Line], *, axis: str, unit: str, title: str) -> str:
     """Lines over lengths; both axes logarithmic."""
-    height, left, right, top, bottom = 330.0, 66.0, 190.0, 14.0, 46.0
+    height, left, right, top, bottom = 330.0, 66.0, 222.0, 14.0, 46.0
     points = [point for line in series for point in line.points]
     x = _Log([point[0] for point in points], left, _WIDTH - right, margin=0.08)
     y = _Log([v for point in points for v in point[1:]], height - bottom, top)
