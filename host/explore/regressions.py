@@ -53,24 +53,16 @@ def _pytest(*arguments: str) -> list[str]:
 
 def _sweeps(folder: Path) -> list[str]:
     """Node ids of the tests that are marked as sweeps."""
-    found: list[str] = []
-    for path in sorted(folder.rglob("test_*.py")):
-        if "mark.sweep" in path.read_text(encoding="utf-8"):
-            found += _listed(path, folder.parent)  # each for itself: a folder's conftest would hide another's
-    return found
-
-
-def _listed(path: Path, root: Path) -> list[str]:
     try:
         done = subprocess.run(
-            _pytest("--collect-only", "-m", "sweep", str(path)), cwd=root, capture_output=True, text=True,
+            _pytest("--collect-only", "-m", "sweep", str(folder)), cwd=folder.parent, capture_output=True, text=True,
             check=False, timeout=_COLLECT_S, stdin=subprocess.DEVNULL,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise NomulError(f"{path}: listing its sweeps took longer than {_COLLECT_S} s; is the machine busy?") from None
+        raise NomulError(f"{folder}: listing sweeps took longer than {_COLLECT_S} s; is the machine busy?") from None
     if done.returncode not in (0, _NOTHING):
         last = (done.stdout + done.stderr).strip().splitlines()[-1:]
-        raise NomulError(f"{path}: its sweeps could not be listed: {' '.join(last)}")
+        raise NomulError(f"{folder}: the sweeps could not be listed: {' '.join(last)}")
     return [line.strip() for line in done.stdout.splitlines() if "::" in line]
 
 

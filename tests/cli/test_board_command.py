@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Nomul
+from outcome import Nomul
 
 CODE = "from nomul.host.cli import main; main()"
 PROMPT = "import "

@@ -7,7 +7,7 @@ import gc
 from pathlib import Path
 
 import pytest
-from conftest import Nomul
+from outcome import Nomul
 
 from nomul.host.cli import building
 from nomul.hw.boards.registry import BOARDS

@@ -13,7 +13,7 @@ import click
 import numpy as np
 import pytest
 import safetensors.numpy
-from conftest import TESTS, UPSTREAM, Nomul
+from outcome import TESTS, UPSTREAM, Nomul
 
 from nomul.host.cli import _COMMANDS
 from nomul.host.cli.common import load_any

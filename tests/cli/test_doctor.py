@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from conftest import Nomul
+from outcome import Nomul
 
 
 def test_the_simulated_board(nomul: Nomul):

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import Nomul
+from outcome import Nomul
 
 from nomul.host.cli import flashing
 from nomul.hw.boards.configurations import identity_hash

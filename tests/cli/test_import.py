@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import UPSTREAM, Nomul
+from outcome import UPSTREAM, Nomul
 
 from nomul.model.geometry import Geometry
 from nomul.model.random_checkpoint import write_random_checkpoint

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from conftest import Nomul
+from outcome import Nomul
 
 from nomul.host.cli.activity import main, rates
 from nomul.host.cli.common import compile_for, load_any

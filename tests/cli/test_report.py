@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from conftest import Nomul
+from outcome import Nomul
 
 from nomul.host.bench.traffic import step_traffic
 from nomul.host.cli.activity import main, memory_activity, scope_unit

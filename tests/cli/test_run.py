@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TESTS, Nomul
+from outcome import TESTS, Nomul
 
 from nomul.host.cli.common import compile_for, load_any
 from nomul.hw.build import tools

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Nomul
+from outcome import Nomul
 from test_run import golden_text
 
 COMMAND = "import sys; from nomul.host.cli import main; sys.argv[0] = 'nomul'; main()"

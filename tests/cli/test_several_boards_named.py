@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Nomul
+from outcome import Nomul
 
 
 @pytest.mark.parametrize(
