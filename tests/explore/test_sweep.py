@@ -43,7 +43,7 @@ def test_ranges(tmp_path: Path):
 @pytest.mark.parametrize(("text", "message"), [
     ("models = '370M'", "board is missing"),
     ("board = 'lfe5u-85f'", "models is missing"),
-    ("board = 'ulx3s'\nmodels = '370M'", "board: no board is called 'ulx3s'; did you mean ulx3s-85f?"),
+    ("board = 'ulx3s'\nmodels = '370M'", "board: no board is called 'ulx3s'; did you mean ulx3s-85f or ulx3s-85f-32m?"),
     (LEAST + "trit = 40", "'trit' is unknown; did you mean trits"),
     (LEAST + "trits = []", "trits is empty: there is no point at all; name at least one value"),
     (LEAST + "trits = [40, 40]", "trits: a value occurs twice"),
@@ -92,7 +92,7 @@ def test_no_file(tmp_path: Path):
     ("word_bytes = 16", "word_bytes is 16; a core with its weights on the chip has no memory"),
     ("weights = 'memory'\nengine = 'select'", "engine is select; streamed cores have the table engine"),
     ("weights = 'memory'\ntrits = 60\nengine = 'table'", "bytes_per_beat is 12; it must be a power of two"),
-    ("weights = 'memory'\nengine = 'table'\nscope = 'board'", "configuration lanes1 wants DDR3"),
+    ("weights = 'memory'\nengine = 'table'\nscope = 'board'", "configuration lanes1 wants external memory"),
     ("scope = 'board'\nclock_mhz = 83.3333", "PLL: 25 MHz gives no 83.3333 MHz"),
 ])  # fmt: skip
 def test_impossible_points_have_reasons(tmp_path: Path, more: str, reason: str):
