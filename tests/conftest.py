@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all tests share: the one seed."""
+"""What all tests share: the one seed, and the command line."""
 
 from __future__ import annotations
 
 import hypothesis
 import numpy as np
 import pytest
+from outcome import Nomul, Outcome
 
 from nomul.sim.harness import seed
 
@@ -30,3 +31,24 @@ def pytest_report_header() -> str:
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     """Random numbers of one test, from the one seed and the test's name."""
     return np.random.default_rng([seed(), *request.node.nodeid.encode()])
+
+
+@pytest.fixture
+def nomul(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Nomul:
+    """``nomul("info", path)``: the command line's entry point."""
+
+    from nomul.host.cli import main
+
+    def call(*arguments: object) -> Outcome:
+        monkeypatch.setattr("sys.argv", ["nomul", *map(str, arguments)])
+        capfd.readouterr()
+        status = 0
+        try:
+            main()
+        except SystemExit as error:
+            status = error.code if isinstance(error.code, int) else int(error.code is not None)
+        out, err = capfd.readouterr()
+        assert "Traceback" not in err
+        return Outcome(status, out, err)
+
+    return call

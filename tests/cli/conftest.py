@@ -1,36 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs commands as a shell would, in this process."""
+"""What the command line's tests share."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from outcome import Nomul, Outcome
 
-from nomul.host.cli import main
 from nomul.model.checkpoint import write_checkpoint
 from nomul.model.geometry import Geometry
 from nomul.model.random_checkpoint import random_checkpoint
-
-
-@pytest.fixture
-def nomul(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Nomul:
-    """``nomul("info", path)``: the command line's entry point."""
-
-    def call(*arguments: object) -> Outcome:
-        monkeypatch.setattr("sys.argv", ["nomul", *map(str, arguments)])
-        capfd.readouterr()
-        status = 0
-        try:
-            main()
-        except SystemExit as error:
-            status = error.code if isinstance(error.code, int) else int(error.code is not None)
-        out, err = capfd.readouterr()
-        assert "Traceback" not in err
-        return Outcome(status, out, err)
-
-    return call
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 
-from nomul.host.cli import main
 from nomul.host.cli.building import chip_for
 from nomul.host.configuration import read_configuration
 from nomul.host.explore.cache import Cache
@@ -32,34 +31,6 @@ trits = [80, 160, 42]
 clock_mhz = [60, 90]
 seeds = [1, 2]
 """
-
-
-class Outcome:
-    def __init__(self, status: int, out: str, err: str):
-        self.status, self.out, self.err = status, out, err
-
-    @property
-    def line(self) -> str:
-        lines = self.err.strip().splitlines()
-        assert len(lines) == 1, self.err
-        return lines[0]
-
-
-@pytest.fixture
-def nomul(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
-    def call(*arguments: object) -> Outcome:
-        monkeypatch.setattr("sys.argv", ["nomul", *map(str, arguments)])
-        capfd.readouterr()
-        status = 0
-        try:
-            main()
-        except SystemExit as error:
-            status = error.code if isinstance(error.code, int) else 1
-        out, err = capfd.readouterr()
-        assert "Traceback" not in err
-        return Outcome(status, out, err)
-
-    return call
 
 
 def fill(path: Path, folder: Path, fmax: Any) -> int:
@@ -170,7 +141,7 @@ def test_large_sweeps_are_asked_about(nomul: Any, tmp_path: Path):
     path.write_text(SWEEP.replace("[1, 2]", "{ from = 1, to = 20, step = 1 }"))
     shown = nomul("explore", path, "--json")
     assert (shown.status, shown.out) == (1, "")
-    assert shown.line == f"nomul: {path}: spans 240 points; say --yes if you mean it"
+    assert shown.failed() == f"nomul: {path}: spans 240 points; say --yes if you mean it"
     shown = nomul("explore", path, "--plan")
     assert shown.status == 0
     assert shown.out.startswith("240 points with their seeds; to route: ")
@@ -186,7 +157,7 @@ def test_bad_sweeps_end_in_one_line(nomul: Any, tmp_path: Path, text: str, line:
     path = tmp_path / "sweep.toml"
     path.write_text(text)
     shown = nomul("explore", path, "--yes")
-    assert (shown.status, shown.line) == (1, f"nomul: {path}: {line}")
+    assert (shown.status, shown.failed()) == (1, f"nomul: {path}: {line}")
 
 
 def test_without_the_extra(nomul: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -198,7 +169,7 @@ def test_without_the_extra(nomul: Any, monkeypatch: pytest.MonkeyPatch, tmp_path
     )
     for command in (("explore", tmp_path / "sweep.toml"), ("sim", "--all")):
         shown = nomul(*command)
-        assert (shown.status, shown.line) == (1, "nomul: dask is not installed: pip install 'nomul[explore]'")
+        assert (shown.status, shown.failed()) == (1, "nomul: dask is not installed: pip install 'nomul[explore]'")
 
 
 @pytest.mark.parametrize(("change", "message"), [
@@ -230,11 +201,11 @@ def test_configuration_files_that_are_wrong(tmp_path: Path, change: dict[str, An
 
 
 def test_configuration_files_that_are_none(nomul: Any, tmp_path: Path):
-    assert nomul("build", "ulx3s-85f", "--config", tmp_path / "no.json").line == (
+    assert nomul("build", "ulx3s-85f", "--config", tmp_path / "no.json").failed() == (
         f"nomul: {tmp_path}/no.json: no such file or directory; name a configuration file"
     )
     (tmp_path / "list.json").write_text("[1]")
-    assert "is a JSON list, not an object" in nomul("build", "ulx3s-85f", "--config", tmp_path / "list.json").line
+    assert "is a JSON list, not an object" in nomul("build", "ulx3s-85f", "--config", tmp_path / "list.json").failed()
     assert sys.argv[0] == "nomul"
 
 
