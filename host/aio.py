@@ -66,8 +66,10 @@ class _Threaded:
     async def _end(self, close: Callable[[], None]) -> None:
         try:
             await self._do(close)
-        finally:
+        except BaseException:  # the thread may be at work still, and nobody waits for it here
             self._thread.shutdown(wait=False)
+            raise
+        self._thread.shutdown()
 
 
 class AsyncBoard(_Threaded):
