@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -33,6 +34,7 @@ __all__ = ["SimulatedEngine", "built_board", "connected", "counters", "lane_logi
 Progress = Callable[[int, int], None]
 
 _PORT_PATIENCE_S = 5.0
+_SENT = 1 << 20  # bytes of a model that a simulated board is sent; more are in its memory from the start
 _PATIENCE_S = 30.0  # for a slow simulation; and for work that is begun anew when a board is lost
 
 
@@ -75,7 +77,7 @@ def connected(
         if name == "sim":
             config.check(image)  # before the minutes of compiling
             design, program = built_board(config, dram=dram, say=say)
-            process = stack.enter_context(BoardProcess(program))
+            process = stack.enter_context(_process(program, image, say))
             patience_s = patience_s or _PATIENCE_S
         else:
             design = _design(config)
@@ -109,13 +111,13 @@ def several(
         connects: list[str | Callable[[], Transport]] = []
         program: Path | None = None
         design = _design(config)
-        for name in names:
+        for name, image in zip(names, images, strict=True):
             if name != "sim":
                 connects.append(name)
                 continue
             if program is None:
                 design, program = built_board(config, dram=dram, say=say)
-            processes.append(stack.enter_context(BoardProcess(program)))
+            processes.append(stack.enter_context(_process(program, image, say)))
             connects.append(partial(_to_process, processes[-1]))
         deployments = [
             Deployment.of(
@@ -126,6 +128,22 @@ def several(
         patience = _PATIENCE_S if processes else _PORT_PATIENCE_S
         boards = Boards(connects, deployments, patience_s=patience, progress=progress)
         yield stack.enter_context(boards), processes
+
+
+def _process(program: Path, image: Image, say: Callable[[str], None]) -> BoardProcess:
+    """A simulated board. A large model is in its memory from the start, so the host finds it there and sends nothing."""
+    if image.map is None or image.map.image_bytes <= _SENT:
+        return BoardProcess(program)
+    from nomul.sim.streamed.run import write_image
+
+    with TemporaryDirectory(prefix="nomul-") as folder:
+        file = Path(folder) / "memory"
+        write_image(image, file)
+        say(
+            f"the simulated board has the model's {image.map.image_bytes / 1e6:.1f} MB in its memory from the start: its "
+            f"link would take {20 * image.map.image_bytes / 1e6:,.0f} M cycles; every byte is checked through it"
+        )
+        return BoardProcess(program, memory=file)
 
 
 def _design(config: CoreConfig | StreamedConfig) -> bytes | None:

@@ -7,7 +7,7 @@
 //         quit: the board never outlives its parent. A last line with statistics is printed at the end. Of a board with
 //         external memory also what can go wrong with it: "flip ADDRESS" (the lowest bit of a byte), "spoil ADDRESS" (its
 //         word cannot be read or written), "silence" (it answers nothing), "mend" (it does again, and all can be read).
-// argv:   wall-clock limit in seconds.
+// argv:   wall-clock limit in seconds; with external memory also a file that is in it from the start.
 
 #include <fcntl.h>
 #include <poll.h>
@@ -63,7 +63,9 @@ int open_pty(std::string& path) {
 
 class Board {
 public:
-    Board(VerilatedContext& context, double limit) : top_{&context}, limit_{limit}, pty_{open_pty(path_)} {
+    Board(VerilatedContext& context, double limit, const char* memory)
+        : top_{&context}, limit_{limit}, pty_{open_pty(path_)} {
+        preset(memory);
         reset();
         std::printf("{\"pty\": \"%s\"}\n", path_.c_str());
         std::fflush(stdout);
@@ -103,6 +105,17 @@ private:
         taken_ = 0;
         out_.clear();
         quiet_ = 0;
+    }
+
+    // As a board whose memory was loaded before.
+    void preset(const char* file) {
+        if (!file) return;
+#ifdef MEMORY_BYTES
+        memory_.load(file);
+#else
+        std::fprintf(stderr, "simulated board: %s: it has no external memory\n", file);
+        std::exit(1);
+#endif
     }
 
     void tick() {
@@ -259,6 +272,6 @@ int main(int argc, char** argv) {
 #if VM_TRACE
     context.traceEverOn(true);
 #endif
-    Board board{context, argc > 1 ? std::atof(argv[1]) : 3600.0};
+    Board board{context, argc > 1 ? std::atof(argv[1]) : 3600.0, argc > 2 ? argv[2] : nullptr};
     return board.run();
 }

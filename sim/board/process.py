@@ -26,6 +26,9 @@ class BoardProcess(Closing):
         From :func:`~nomul.sim.board.build_board`.
     limit_s : float
         Wall-clock seconds after which the board ends by itself.
+    memory : Path, optional
+        What is in its external memory from the start, as in that of a board that was loaded before. The file is not
+        needed any more when the process is there.
 
     Attributes
     ----------
@@ -38,12 +41,12 @@ class BoardProcess(Closing):
         If the program does not start.
     """
 
-    def __init__(self, program: Path, *, limit_s: float = 7 * 86400.0):
+    def __init__(self, program: Path, *, limit_s: float = 7 * 86400.0, memory: Path | None = None):
         self._pending = b""
         self._last: dict[str, Any] = {}
         try:
             self._process = subprocess.Popen(
-                [str(program), str(limit_s)],
+                [str(program), str(limit_s), *([] if memory is None else [str(memory)])],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 bufsize=0,

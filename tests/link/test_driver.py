@@ -475,6 +475,11 @@ def test_a_program_that_is_none():
         BoardProcess(Path("/dev/null"))
 
 
+def test_external_memory_of_a_board_without(program: Path):
+    with pytest.raises(NomulError, match=r"^simulated board: it has ended \(status 1\)"):
+        BoardProcess(program, memory=Path("/dev/null"))
+
+
 def test_verilog_that_is_none():
     with pytest.raises(
         NomulError, match=r"^simulated board: the compiler failed: %Error.*; see \S+build\.log$"

@@ -32,6 +32,7 @@ from nomul.sim.board import BoardProcess
 from nomul.sim.board.streamed import build_streamed_board
 from nomul.sim.golden import Golden
 from nomul.sim.harness import seed
+from nomul.sim.streamed.run import write_image
 
 GEOMETRY = Geometry(hidden=64, intermediate=96, layers=2, vocab=64)
 CONFIG = StreamedConfig.for_geometry(
@@ -225,17 +226,36 @@ def test_a_conversation_moves_to_another_board(
         assert list(talk.generate(6)) == continued(golden, text, 6)
 
 
-def test_behind_a_memory_controller(golden: Golden):
+def test_a_memory_that_was_loaded_before(program: Path, image: Image, golden: Golden, tmp_path: Path):
+    """Nothing is sent, and a byte that differs is found as ever."""
+    file = tmp_path / "memory"
+    write_image(image, file)
+    with BoardProcess(program, memory=file) as process, opened(process, image) as board:
+        file.unlink()
+        assert board.load(dict(external_regions(image))) == 0
+        users_get_what_they_get_alone(board, golden, random.Random(seed()), 3)
+        process.flip(64)
+        assert board.load(dict(external_regions(image))) > 0
+
+
+def test_a_memory_file_that_is_missing(program: Path, tmp_path: Path):
+    with pytest.raises(NomulError, match=r"^simulated board: it has ended \(status 1\)"):
+        BoardProcess(program, memory=tmp_path / "none")
+
+
+def test_behind_a_memory_controller(golden: Golden, tmp_path: Path):
     """The whole of it with LiteDRAM's controller and its model of the memory of an ECPIX-5."""
     config = StreamedConfig.for_geometry(
         GEOMETRY, lanes=2, slots=4, state="memory", tile_outputs=32, word_bytes=ECPIX5.word_bytes,
         memory_bytes=ECPIX5.part.capacity,
     )  # fmt: skip
     image = config.compile(fold(random_checkpoint(GEOMETRY, seed())))
-    with (
-        BoardProcess(build_streamed_board(config, dram=ECPIX5)) as process,
-        opened(process, image, config) as board,
-    ):
+    program = build_streamed_board(config, dram=ECPIX5)
+    file = tmp_path / "memory"
+    write_image(image, file)
+    with BoardProcess(program, memory=file) as process, opened(process, image, config) as board:
+        assert board.load(dict(external_regions(image))) == 0
+    with BoardProcess(program) as process, opened(process, image, config) as board:
         assert board.identity.clock_hz == ECPIX5.clock_hz
         parts = dict(external_regions(image))
         board.load(parts)
