@@ -61,8 +61,14 @@ def modelled(geometry: Geometry, lanes: int, link: Link, boards: list[int]) -> l
     return [_figures(over(count), one) for count in boards]
 
 
-def simulated(size: str, lanes: int, boards: list[int], dram: str | None, layers: int | None) -> dict[str, Any]:
-    """The same with simulated cycles: of a step of each board, the second one, all lanes for users of their own."""
+def simulated(
+    size: str, lanes: int, boards: list[int], dram: str | None, layers: int | None, logits: bool
+) -> dict[str, Any]:
+    """The same with simulated cycles: of a step of each board, the second one, all lanes for users of their own.
+
+    With ``logits`` the board of the head writes them to its memory, as for users who sample; without, tokens are its
+    arg-max.
+    """
     geometry = PUBLISHED[size]
     if layers is not None:
         geometry = Geometry(**{**asdict(geometry), "layers": layers})
@@ -75,9 +81,10 @@ def simulated(size: str, lanes: int, boards: list[int], dram: str | None, layers
             geometry, port="native", bytes_per_beat=8, lanes=lanes, dram=board, boards=count
         )
         simulation = StreamedSimulation(config, board=board)
-        steps = [[Lane(token=k, slot=k, fresh=t == 0, logits=count > 1) for k in range(lanes)] for t in range(2)]
         cycles[count] = []
         for number, image in enumerate(compile_sections(model, config, count)):
+            given = logits or image.section.gives  # residual streams go where logits do
+            steps = [[Lane(token=k, slot=k, fresh=t == 0, logits=given) for k in range(lanes)] for t in range(2)]
             cycles[count].append(simulation.run(image, steps, limit_s=_LIMIT_S)[-1].cycles)
             print(f"{count} boards, section {number + 1}: {cycles[count][-1]:,} cycles", file=sys.stderr, flush=True)
     by_link = {}
@@ -91,7 +98,8 @@ def simulated(size: str, lanes: int, boards: list[int], dram: str | None, layers
         }  # fmt: skip
         by_link[link.name] = [_figures(made[count], made[boards[0]]) for count in boards]
     return {
-        "geometry": asdict(geometry), "lanes": lanes, "memory": dram or "ideal", "clock_hz": clock, "cycles": cycles,
+        "geometry": asdict(geometry), "lanes": lanes, "logits": logits, "memory": dram or "ideal",
+        "clock_hz": clock, "cycles": cycles,
         "how": {"cycles": "simulated", "link": "computed: least time, no byte escaped, nobody waits"},
         "links": by_link,
     }  # fmt: skip
@@ -106,6 +114,7 @@ def main() -> None:
     parser.add_argument("--lanes", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--dram", choices=[*BOARDS], help="Memory of the simulation; else an ideal one.")
     parser.add_argument("--layers", type=int, help="Simulate a model of the shape with so many layers.")
+    parser.add_argument("--logits", action="store_true", help="Simulate users who sample: logits are written.")
     asked = parser.parse_args()
     try:
         found: Any
@@ -123,7 +132,7 @@ def main() -> None:
             if asked.boards[0] != 1:
                 raise NomulError("bench_boards: --boards begins with 1, which the others are compared with")
             found = [
-                simulated(size, lanes, asked.boards, asked.dram, asked.layers)
+                simulated(size, lanes, asked.boards, asked.dram, asked.layers, asked.logits)
                 for size in asked.sizes for lanes in asked.lanes
             ]  # fmt: skip
     except NomulError as error:

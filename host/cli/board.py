@@ -131,17 +131,18 @@ def several(
 
 
 def _process(program: Path, image: Image, say: Callable[[str], None]) -> BoardProcess:
-    """A simulated board. A large model is in its memory from the start, so the host finds it there and sends nothing."""
+    """A simulated board. A large model is in its memory from the start: the host finds it there and sends nothing."""
     if image.map is None or image.map.image_bytes <= _SENT:
         return BoardProcess(program)
     from nomul.sim.streamed.run import write_image
 
+    size = image.map.image_bytes / 1e6
     with TemporaryDirectory(prefix="nomul-") as folder:
         file = Path(folder) / "memory"
         write_image(image, file)
         say(
-            f"the simulated board has the model's {image.map.image_bytes / 1e6:.1f} MB in its memory from the start: its "
-            f"link would take {20 * image.map.image_bytes / 1e6:,.0f} M cycles; every byte is checked through it"
+            f"the simulated board has the model's {size:.1f} MB in its memory from the start: its link would take "
+            f"{20 * size:,.0f} M cycles; every byte is checked through it"
         )
         return BoardProcess(program, memory=file)
 
