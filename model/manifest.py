@@ -12,12 +12,9 @@ from typing import Any
 from .errors import NomulError
 from .files import atomic, os_errors, parse_json
 
-__all__ = ["IDCODES", "USB_IDS", "Manifest", "read_manifest"]
+__all__ = ["IDCODES", "Manifest", "read_manifest"]
 
 FORMAT = 1
-
-#: ``vendor:product`` of a chip that is a USB device itself: pid.codes' test ids, to be replaced in what is sold.
-USB_IDS = "1209:0001"
 
 #: What a chip says of itself over JTAG (Lattice, FPGA-TN-02039, table "ECP5 device IDs").
 IDCODES = {

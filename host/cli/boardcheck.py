@@ -19,10 +19,11 @@ from nomul.host.transport import open_transport
 from nomul.model.core_config import CoreConfig
 from nomul.model.dram_control import DramControl
 from nomul.model.errors import NomulError
-from nomul.model.manifest import USB_IDS, Manifest
+from nomul.model.manifest import Manifest
 from nomul.model.program import Image
 from nomul.model.protocol import Region
 from nomul.model.streamed_config import StreamedConfig
+from nomul.model.usb import USB_IDS
 from nomul.sim.golden import Golden
 
 from .common import compile_for, load_any, tokenizer_for

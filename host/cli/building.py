@@ -27,9 +27,11 @@ from nomul.hw.build.toolset import KINDS, toolset
 from nomul.model.core_config import ENGINES, CoreConfig
 from nomul.model.errors import NomulError
 from nomul.model.geometry import PUBLISHED
+from nomul.model.manifest import Manifest
 from nomul.model.streamed_config import StreamedConfig
 
 from .common import compile_for, json_option, load_any, print_json, streamed_config
+from .flashing import core_of
 
 _SEEDS = 8
 _BEAT = 36  # bytes, of the core on the chip
@@ -70,7 +72,7 @@ def chip_from_file(board_name: str, path: Path) -> Chip:
     else:
         board = replace(board, clock_hz=round(found.clock_mhz * 1e6))
     return Chip(
-        top=board_top(board, found.core), configuration=found.name, design=identity_hash(found.core),
+        top=board_top(board, found.core), configuration=found.name, design=identity_hash(found.core, board),
         core=asdict(found.core), geometry=asdict(found.geometry),
         command=f"nomul build {board.name} --config {shlex.quote(str(path))}",
     )  # fmt: skip
@@ -102,11 +104,32 @@ def chip_for(board_name: str, configuration: str, model: str | None = None) -> C
     return Chip(
         top=board_top(board, core),
         configuration=chosen.name,
-        design=identity_hash(core),
+        design=identity_hash(core, board),
         core=None if core is None else asdict(core),
         geometry=None if geometry is None else asdict(geometry),
         command=command,
     )
+
+
+def chip_of(manifest: Manifest) -> Chip:
+    """What a bitstream was made of, as the sources at hand have it.
+
+    Raises
+    ------
+    NomulError
+        If its board or configuration is no more, or the core is of another version.
+    """
+    if manifest.configuration in CONFIGURATIONS and "--model" not in shlex.split(manifest.command):
+        return chip_for(manifest.board, manifest.configuration)
+    board, core = find_board(manifest.board), core_of(manifest)
+    if not isinstance(core, StreamedConfig):
+        board = replace(board, clock_hz=manifest.clock_hz)
+    words = shlex.split(manifest.command)
+    command = shlex.join(words[: words.index("--seed")])
+    return Chip(
+        top=board_top(board, core), configuration=manifest.configuration, design=identity_hash(core, board),
+        core=manifest.core, geometry=manifest.geometry, command=command,
+    )  # fmt: skip
 
 
 @contextmanager

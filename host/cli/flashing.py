@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
+import warnings
 from importlib import resources
 from pathlib import Path
 
@@ -72,18 +74,32 @@ def core_of(manifest: Manifest) -> CoreConfig | StreamedConfig | None:
 
 
 def out_of_date(manifest: Manifest) -> str | None:
-    """Why a bitstream does not belong to this nomul, or ``None``; unknown without Amaranth."""
-    if importlib.util.find_spec("amaranth") is None:
-        return None
-    from nomul.hw.boards.configurations import identity_hash
+    """Why a bitstream is not what the sources at hand make, or ``None``.
 
-    design = identity_hash(core_of(manifest)).hex()
-    if design == manifest.design:
+    Unknown where what writes its Verilog is not installed, as on a host without Amaranth. Which tools made it, and of
+    which versions, is not asked: that is what its manifest says.
+    """
+    needed = ["amaranth"] + ["litex"] * bool(manifest.memory) + ["luna"] * (manifest.link["kind"] == "usb")
+    if any(importlib.util.find_spec(name) is None for name in needed):
         return None
-    return (
-        f"{manifest.file} is out of date: its design is {manifest.design}, that of this nomul {design}; build it "
-        f"again: {manifest.command}"
-    )
+    from nomul.hw.build.bitstream import board_sources
+
+    from .building import chip_of
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Amaranth's, of hardware that is only looked at
+        chip = chip_of(manifest)
+        sources = board_sources(chip, manifest.tools)
+        design = chip.design.hex()
+        del chip
+        gc.collect()
+    if design != manifest.design:
+        why = f"its design is {manifest.design}, that of this nomul {design}"
+    elif sources != manifest.sources:
+        why = "it was made of another state of the board's top or the build flow"
+    else:
+        return None
+    return f"{manifest.file} is out of date: {why}; build it again: {manifest.command}"
 
 
 @click.command("flash")

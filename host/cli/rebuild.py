@@ -3,23 +3,20 @@
 
 from __future__ import annotations
 
-import gc
 import shutil
-import warnings
 from importlib import resources
 from pathlib import Path
 
 import click
-from amaranth.hdl import UnusedElaboratable
 from rich.console import Console
 
-from nomul.hw.build.bitstream import board_sources, build
-from nomul.hw.build.tools import build_folder, versions
+from nomul.hw.build.bitstream import build, installed
+from nomul.hw.build.tools import build_folder
 from nomul.hw.build.toolset import YOWASP
 from nomul.model.errors import NomulError
 from nomul.model.manifest import Manifest, read_manifest
 
-from .building import chip_for, shown_progress
+from .building import chip_of, shown_progress
 from .flashing import out_of_date
 
 __all__ = ["main", "released", "stale"]
@@ -32,25 +29,16 @@ def released() -> list[Path]:
 
 def stale(manifest: Manifest) -> str | None:
     """Why a released bitstream is out of date, or ``None``."""
-    design = out_of_date(manifest)
-    if design is not None:
-        return design
-    if _sources(manifest) != manifest.sources:
-        return (
-            f"{manifest.file} is out of date: it was made of another state of the board's top, the build flow or "
-            f"the tools; build it again: {manifest.command}"
-        )
+    why = out_of_date(manifest)
+    if why is not None:
+        return why
+    for name, version in installed(manifest.tools).items():
+        if version != manifest.tools[name]:
+            return (
+                f"{manifest.file} is out of date: it was made with {name} {manifest.tools[name]}, here is {version}; "
+                f"build it again: {manifest.command}"
+            )
     return None
-
-
-def _sources(manifest: Manifest) -> str:
-    """What the manifest of the same bitstream would say, made now."""
-    used = {**YOWASP.versions, "amaranth": versions()["amaranth"]}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnusedElaboratable)  # only its pins are wanted
-        found = board_sources(chip_for(manifest.board, manifest.configuration), used)
-        gc.collect()
-    return found
 
 
 def _again(path: Path, console: Console) -> tuple[Manifest, Path]:
@@ -58,7 +46,7 @@ def _again(path: Path, console: Console) -> tuple[Manifest, Path]:
     old = read_manifest(path)
     with shown_progress(path.stem, quiet=not console.is_terminal) as seen:
         built = build(
-            chip_for(old.board, old.configuration), seeds=[old.seed], tools=YOWASP,
+            chip_of(old), seeds=[old.seed], tools=YOWASP,
             output=build_folder("rebuilt", path.stem), seen=seen,
         )  # fmt: skip
     return built.manifest, built.folder

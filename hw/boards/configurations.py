@@ -18,7 +18,7 @@ from nomul.model.streamed_config import StreamedConfig
 
 from .alone import NoCore
 from .board import Board
-from .memory import MemoryTop
+from .memory import MemoryTop, memory_design
 from .top import BoardTop
 
 __all__ = ["CONFIGURATIONS", "Configuration", "board_top", "find_configuration", "identity_hash"]
@@ -75,8 +75,13 @@ def find_configuration(name: str, board: Board) -> Configuration:
     return chosen
 
 
-def identity_hash(config: CoreConfig | StreamedConfig | None) -> bytes:
-    """The 8 bytes by which a board says what it is; without a core, those of its link."""
+def identity_hash(config: CoreConfig | StreamedConfig | None, board: Board) -> bytes:
+    """The 8 bytes by which a board says what it is; without a core, those of its link.
+
+    Of a core with its model on the chip they are the same on all boards.
+    """
+    if isinstance(config, StreamedConfig):
+        return memory_design(board, config)
     if config is not None:
         return design_hash(config)
     modules = (NoCore.__module__, Link.__module__, Top.__module__)
@@ -91,7 +96,7 @@ def board_top(board: Board, config: CoreConfig | StreamedConfig | None) -> Board
     if config is not None:
         return BoardTop(board=board, top=design(config, clock), clock_hz=clock)
     identity = Identity(
-        design=identity_hash(None), bytes_per_beat=1, lanes=1, slots=1, clock_hz=clock,
+        design=identity_hash(None, board), bytes_per_beat=1, lanes=1, slots=1, clock_hz=clock,
         memory_bytes=0, region_bytes=(0,) * REGIONS,
     )  # fmt: skip
     return BoardTop(board=board, top=Top(core=NoCore(), link=Link(identity=identity)), clock_hz=clock)

@@ -8,9 +8,10 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import Out, connect
 
 from nomul.hw.boundary import expose
-from nomul.hw.build.design import identity
+from nomul.hw.build.design import design_hash, identity
+from nomul.hw.build.sources import hash_sources
 from nomul.hw.dram.control import Controlled
-from nomul.hw.dram.controller import Controller, generate
+from nomul.hw.dram.controller import Controller, generate, packages
 from nomul.hw.dram.wrapper import BoardDram
 from nomul.hw.link import Link
 from nomul.hw.streamed import StreamedCore
@@ -25,7 +26,16 @@ from .memory_pins import memory_pins, tied_pins
 from .pll import Clocks, plan
 from .surroundings import button, byte_stream, members, places, show, supply
 
-__all__ = ["MemoryTop"]
+__all__ = ["MemoryTop", "memory_design"]
+
+
+def memory_design(board: Board, config: StreamedConfig) -> bytes:
+    """8 bytes that change whenever the hardware of a core with a board's memory may.
+
+    The memory's controller is part of it, and the board: what a host needs to bring the memory up goes with both.
+    """
+    salt = [design_hash(config).hex(), board.name, repr(board.memory), repr(board.link), repr(packages())]
+    return hash_sources(MemoryTop.__module__, "nomul.hw.dram.litex", salt="\0".join(salt))[:8]
 
 
 class MemoryTop(wiring.Component):
@@ -78,7 +88,8 @@ class MemoryTop(wiring.Component):
             controller=self.controller, pins={name: len(pins.sites) for name, pins in self.memory_pins.items()}
         )
         self.core = Controlled(core=Joined(core=StreamedCore(config=config), adaptor=self.dram))
-        self.top = Top(core=self.core, link=Link(identity=identity(config, self.clock_hz, hosted=True)))
+        said = identity(config, self.clock_hz, hosted=True, design=memory_design(board, config))
+        self.top = Top(core=self.core, link=Link(identity=said))
         self.stream = byte_stream(board, self.clock_hz)
         self.domains = self.stream.domains
         self.pll = plan(board.input_hz, [*self.domains.values()]) if self.domains else None

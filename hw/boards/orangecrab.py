@@ -43,7 +43,5 @@ ORANGECRAB_85F = Board(
     memory=MEMORY,
     memory_pins=_PINS,
     tied=_TIED,
-    loader=("--board", "orangeCrab"),
-    cables=("1209:5af0",),
     packing=("--compress", "--freq", "38.8"),
 )

@@ -14,8 +14,8 @@ from amaranth.lib import fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from nomul.model.errors import NomulError
-from nomul.model.manifest import USB_IDS
 from nomul.model.protocol import SLIP_END
+from nomul.model.usb import USB_IDS
 
 from .board import Board, Pins, UsbLink
 

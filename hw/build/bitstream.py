@@ -7,15 +7,17 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from nomul.hw.boards.board import Board
+from nomul.hw.boards.board import Board, UartLink
 from nomul.hw.boards.memory import MemoryTop
 from nomul.hw.boards.top import BoardTop
+from nomul.hw.dram.controller import packages
 from nomul.model.errors import NomulError
 from nomul.model.files import atomic, os_errors
 from nomul.model.manifest import Manifest
@@ -24,12 +26,12 @@ from . import netlist, verilog
 from .sources import hash_sources
 from .synth import RECIPES, cell_parts, netlist_folder
 from .timing import Report, read_report
-from .tools import build_folder, versions
+from .tools import build_folder
 from .toolset import YOWASP, Toolset
 from .units import unit_areas
 from .verilog import convert
 
-__all__ = ["CAPACITY", "Built", "Chip", "board_sources", "build"]
+__all__ = ["CAPACITY", "Built", "Chip", "board_sources", "build", "installed", "used_tools"]
 
 _TOP = "board"
 _YOSYS_S, _NEXTPNR_S, _PACK_S = 1800, 4 * 3600, 600
@@ -111,6 +113,22 @@ class Built:
     report: Report
 
 
+def used_tools(chip: Chip, tools: Mapping[str, str]) -> dict[str, str]:
+    """Versions of all that makes a chip's bitstream: yosys and its kin, and the packages that write its Verilog."""
+    names = ["amaranth"]
+    if isinstance(chip.top, MemoryTop):
+        names += packages()
+    if not isinstance(chip.board.link, UartLink):
+        names += ["luna-usb"]
+    return {**tools, **{name: metadata.version(name) for name in names}}
+
+
+def installed(names: Iterable[str]) -> dict[str, str]:
+    """Versions, here, of what manifests name; of yosys and its kin those from pip."""
+    found = YOWASP.versions
+    return {name: found[name] if name in found else metadata.version(name) for name in names}
+
+
 def board_sources(chip: Chip, tools: Mapping[str, str]) -> str:
     """SHA-256 of all that a bitstream is made of: sources, pins and facts of the board, the build flow, tools."""
     flow = [str(RECIPES), *(Path(str(module.__file__)).read_text() for module in (netlist, verilog))]
@@ -154,7 +172,7 @@ def build(
         limits it).
     """
     board = chip.board
-    used = {**tools.versions, "amaranth": versions()["amaranth"]}
+    used = used_tools(chip, tools.versions)
     sources = board_sources(chip, used)  # before the minutes in which files may change
     seen("generating Verilog", "")
     source = convert(chip.top, _TOP) + chip.top.verilog

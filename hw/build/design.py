@@ -46,9 +46,23 @@ def _adaptor(config: StreamedConfig) -> type[wiring.Component]:
 
 
 def identity(
-    config: CoreConfig | StreamedConfig, clock_hz: int = NOMINAL_CLOCK_HZ, *, hosted: bool = False
+    config: CoreConfig | StreamedConfig,
+    clock_hz: int = NOMINAL_CLOCK_HZ,
+    *,
+    hosted: bool = False,
+    design: bytes | None = None,
 ) -> Identity:
-    """What a board with this design answers when asked; ``hosted``: the host brings its memory up."""
+    """What a board answers when asked.
+
+    Parameters
+    ----------
+    config : CoreConfig or StreamedConfig
+    clock_hz : int
+    hosted : bool
+        The host brings its memory up.
+    design : bytes, optional
+        By default that of core and link, :func:`design_hash`.
+    """
     sizes = [0] * REGIONS
     slots, memory = config.lanes, 0
     if isinstance(config, CoreConfig):
@@ -64,7 +78,7 @@ def identity(
     if hosted:
         sizes[Region.CONTROL] = CONTROL_BYTES
     return Identity(
-        design=design_hash(config),
+        design=design or design_hash(config),
         bytes_per_beat=config.bytes_per_beat,
         lanes=config.lanes,
         slots=slots,

@@ -28,6 +28,10 @@ class DramBoard:
         Latencies of reads and writes in clocks of the part, as programmed; ``cwl`` is 0 for SDR.
     clock_hz : int
         System clock, which is the controller's.
+    device : str
+        The chip with the controller, as vendors write it.
+    input_hz : int
+        The board's oscillator.
     command_delay : int
         Taps of 25 ps by which clock and commands of DDR3 leave the chip later.
     terminated : bool
@@ -42,6 +46,8 @@ class DramBoard:
     cl: int
     cwl: int
     clock_hz: int
+    device: str
+    input_hz: int
     command_delay: int = 0
     terminated: bool = True
     clock_phase: int = 180
@@ -91,6 +97,8 @@ ECPIX5 = DramBoard(
     cl=6,
     cwl=5,
     clock_hz=75_000_000,
+    device="LFE5UM5G-85F-8CABGA554",
+    input_hz=100_000_000,
 )
 
 #: OrangeCrab r0.2. Clock, delay and termination are those with which LiteX boots Linux on it.
@@ -101,17 +109,19 @@ ORANGECRAB = DramBoard(
     cl=6,
     cwl=5,
     clock_hz=64_000_000,
+    device="LFE5U-85F-8CSFBGA285",
+    input_hz=48_000_000,
     command_delay=100,
     terminated=False,
 )
 
 #: Lattice ECP5 Versa, with either chip.
-VERSA = replace(ECPIX5, name="versa-ecp5", part=MT41K64M16_125)
-VERSA_5G = replace(VERSA, name="versa-ecp5-5g")
+VERSA = replace(ECPIX5, name="versa-ecp5", part=MT41K64M16_125, device="LFE5UM-45F-8CABGA381")
+VERSA_5G = replace(VERSA, name="versa-ecp5-5g", device="LFE5UM5G-45F-8CABGA381")
 
 #: ButterStick r1.0, the first of its two ranks: of 128 MB with parts of 1 Gb, of 512 MB with parts of 4 Gb.
-BUTTERSTICK = replace(VERSA, name="butterstick")
-BUTTERSTICK_8G = replace(ECPIX5, name="butterstick-8g")
+BUTTERSTICK = replace(VERSA, name="butterstick", device="LFE5UM5G-85F-8CABGA381", input_hz=30_000_000)
+BUTTERSTICK_8G = replace(BUTTERSTICK, name="butterstick-8g", part=MT41K256M16_125)
 
 #: Radiona ULX3S with an LFE5U-85F; the part runs at 120 MHz. 60 MHz is the highest clock below the part's that 3 Mbaud
 #: divide and its PLL makes. The part's clock is half of one late: commands have 4.2 ns before its edge and after.
@@ -122,6 +132,8 @@ ULX3S = DramBoard(
     cl=3,
     cwl=0,
     clock_hz=60_000_000,
+    device="LFE5U-85F-6CABGA381",
+    input_hz=25_000_000,
 )
 
 #: The same with half the memory, as most were sold.

@@ -20,14 +20,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from nomul.hw.boards.registry import find_board
 from nomul.hw.build.tools import build_folder
 from nomul.model.dram_control import DramControl, InitStep
 from nomul.model.errors import NomulError
 
 from .boards import DramBoard
 
-__all__ = ["Controller", "Settings", "available", "generate"]
+__all__ = ["Controller", "Settings", "available", "generate", "packages"]
 
 _PACKAGES = ("litedram", "litex", "migen")
 _LIMIT_S = 120
@@ -134,14 +133,18 @@ def available() -> str | None:
     return None
 
 
+def packages() -> dict[str, str]:
+    """Versions of what makes controllers."""
+    return {name: metadata.version(name) for name in _PACKAGES}
+
+
 def _key(request: str) -> str:
     """Of everything that the text depends on."""
     sources = [
         Path(__file__).with_name(name).read_text()
         for name in ("litex.py", "ordered.py", "refresh.py", "bank.sv")
     ]
-    versions = [metadata.version(name) for name in _PACKAGES]
-    return hashlib.sha256("\0".join([request, *versions, *sources]).encode()).hexdigest()[:16]
+    return hashlib.sha256("\0".join([request, *packages().values(), *sources]).encode()).hexdigest()[:16]
 
 
 def generate(
@@ -167,10 +170,9 @@ def generate(
     missing = available()
     if missing is not None:
         raise NomulError(missing)
-    whole = find_board(board.name)
     request = json.dumps(
         {
-            "board": dataclasses.asdict(board) | {"device": whole.part, "input_hz": whole.input_hz},
+            "board": dataclasses.asdict(board),
             "settings": dataclasses.asdict(settings or Settings()),
             "model": model,
             "check": check,
