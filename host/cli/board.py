@@ -21,13 +21,13 @@ from nomul.host.transport import Transport, open_transport
 from nomul.hw.dram.boards import DramBoard
 from nomul.model.core_config import CoreConfig
 from nomul.model.counters import COUNTER_BYTES, Counter, counter_words
+from nomul.model.dram_control import DramControl
 from nomul.model.errors import NomulError
+from nomul.model.manifest import Manifest
 from nomul.model.program import Image
 from nomul.model.protocol import Region
 from nomul.model.streamed_config import StreamedConfig
 from nomul.sim.board import BoardProcess, build_board
-
-from .flashing import control_of
 
 __all__ = ["SimulatedEngine", "built_board", "connected", "counters", "lane_logits", "open_board", "several"]
 
@@ -69,19 +69,23 @@ def connected(
     say: Callable[[str], None] = lambda line: None,
     progress: Progress = _quiet,
     patience_s: float | None = None,
+    manifest: Manifest | None = None,
 ) -> Iterator[tuple[Connection, BoardProcess | None]]:
-    """A board with an image loaded: ``"sim"``, perhaps with the memory of a board, or the name of one."""
+    """A board with an image loaded: ``"sim"``, perhaps with the memory of a board, or the name of one.
+
+    ``manifest``: of what that one runs, if it is here.
+    """
     with ExitStack() as stack:
         process: BoardProcess | None = None
         design: bytes | None = None
+        control: DramControl | None = None
         if name == "sim":
             config.check(image)  # before the minutes of compiling
             design, program = built_board(config, dram=dram, say=say)
             process = stack.enter_context(_process(program, image, say))
             patience_s = patience_s or _PATIENCE_S
         else:
-            design = _design(config)
-        control = control_of(design) if process is None else None
+            design, control = _known(config, manifest)
         deployment = Deployment.of(image, config, design=design, control=control)
 
         def connect() -> Transport:
@@ -104,13 +108,14 @@ def several(
     dram: DramBoard | None = None,
     say: Callable[[str], None] = lambda line: None,
     progress: Progress = _quiet,
+    manifest: Manifest | None = None,
 ) -> Iterator[tuple[Boards, list[BoardProcess]]]:
     """Boards with the sections of a model loaded, as :func:`connected` names them; those that are simulated."""
     with ExitStack() as stack:
         processes = []
         connects: list[str | Callable[[], Transport]] = []
         program: Path | None = None
-        design = _design(config)
+        design, control = _known(config, manifest)
         for name, image in zip(names, images, strict=True):
             if name != "sim":
                 connects.append(name)
@@ -119,12 +124,7 @@ def several(
                 design, program = built_board(config, dram=dram, say=say)
             processes.append(stack.enter_context(_process(program, image, say)))
             connects.append(partial(_to_process, processes[-1]))
-        deployments = [
-            Deployment.of(
-                image, config, design=design, control=None if name == "sim" else control_of(design)
-            )
-            for name, image in zip(names, images, strict=True)
-        ]  # fmt: skip
+        deployments = [Deployment.of(image, config, design=design, control=control) for image in images]
         patience = _PATIENCE_S if processes else _PORT_PATIENCE_S
         boards = Boards(connects, deployments, patience_s=patience, progress=progress)
         yield stack.enter_context(boards), processes
@@ -147,13 +147,21 @@ def _process(program: Path, image: Image, say: Callable[[str], None]) -> BoardPr
         return BoardProcess(program, memory=file)
 
 
-def _design(config: CoreConfig | StreamedConfig) -> bytes | None:
-    """Hash of a core's design; ``None`` without Amaranth: then sizes are compared, the design is not."""
+def _known(
+    config: CoreConfig | StreamedConfig, manifest: Manifest | None
+) -> tuple[bytes | None, DramControl | None]:
+    """Design of a board, and what it takes to bring its memory up: as its bitstream's manifest says.
+
+    Without one the hash of the core's design and, without Amaranth, none: then sizes are compared, the design is not.
+    """
+    if manifest is not None:
+        memory = manifest.memory
+        return bytes.fromhex(manifest.design), None if memory is None else DramControl.from_dict(memory)
     try:
         from nomul.hw.build.design import design_hash
     except ModuleNotFoundError:
-        return None
-    return design_hash(config)
+        return None, None
+    return design_hash(config), None
 
 
 def _to_process(process: BoardProcess) -> Transport:

@@ -15,14 +15,15 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from nomul.host.configuration import read_configuration
+from nomul.host.explore.cost import area_of_core
 from nomul.hw.boards.configurations import (
     CONFIGURATIONS,
     board_top,
     find_configuration,
     identity_hash,
 )
-from nomul.hw.boards.registry import BOARDS, find_board
-from nomul.hw.build.bitstream import Built, Chip, Seen, build
+from nomul.hw.boards.registry import BOARDS, Board, find_board
+from nomul.hw.build.bitstream import Built, Chip, Seen, build, check_fit
 from nomul.hw.build.toolset import KINDS, toolset
 from nomul.model.core_config import ENGINES, CoreConfig
 from nomul.model.errors import NomulError
@@ -71,11 +72,21 @@ def chip_from_file(board_name: str, path: Path) -> Chip:
             )
     else:
         board = replace(board, clock_hz=round(found.clock_mhz * 1e6))
+    _check_memories(f"{board.name}-{found.name}", board, found.core)
     return Chip(
         top=board_top(board, found.core), configuration=found.name, design=identity_hash(found.core, board),
         core=asdict(found.core), geometry=asdict(found.geometry),
         command=f"nomul build {board.name} --config {shlex.quote(str(path))}",
     )  # fmt: skip
+
+
+def _check_memories(name: str, board: Board, core: CoreConfig | StreamedConfig | None) -> None:
+    """Refuses a core whose block RAMs and multipliers a chip has not, before the minutes that synthesis takes."""
+    if core is not None:
+        needed = area_of_core(core)
+        check_fit(
+            name, board.device, {"DP16KD": round(needed["bram"]), "MULT18X18D": round(needed["multipliers"])}
+        )
 
 
 def chip_for(board_name: str, configuration: str, model: str | None = None) -> Chip:
@@ -98,6 +109,7 @@ def chip_for(board_name: str, configuration: str, model: str | None = None) -> C
         core = streamed_config(
             geometry, port="native", bytes_per_beat=_STREAMED_BEAT, lanes=chosen.lanes, dram=board.memory
         )
+    _check_memories(f"{board.name}-{chosen.name}", board, core)
     command = f"nomul build {board.name} --config {chosen.name}"
     if model is not None:
         command += f" --model {shlex.quote(model)}"
@@ -134,12 +146,22 @@ def chip_of(manifest: Manifest) -> Chip:
 
 @contextmanager
 def shown_progress(name: str, *, quiet: bool) -> Iterator[Seen]:
-    """A spinner with the stage, its time, and the last line that the tool printed."""
+    """A spinner with the stage, its time, and the tool's last line; without a terminal a line for each stage."""
     console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        told: list[str] = []
+
+        def tell(stage: str, line: str) -> None:
+            if not quiet and [stage] != told[-1:]:
+                told.append(stage)
+                console.print(f"{name}: {stage}", markup=False, soft_wrap=True)
+
+        yield tell
+        return
     with Progress(
         SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(),
         TextColumn("[dim]{task.fields[line]}", table_column=None),
-        console=console, transient=True, disable=quiet or not console.is_terminal,
+        console=console, transient=True, disable=quiet,
     ) as progress:  # fmt: skip
         task = progress.add_task(name, total=None, line="")
 

@@ -7,6 +7,7 @@ import gc
 import importlib.util
 import warnings
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 
 import click
@@ -16,7 +17,6 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from nomul.host.loader import Loader
 from nomul.hw.build.tools import build_folder
 from nomul.model.core_config import CoreConfig
-from nomul.model.dram_control import DramControl
 from nomul.model.errors import NomulError
 from nomul.model.manifest import IDCODES, Manifest, read_manifest
 from nomul.model.names import nearest
@@ -24,21 +24,24 @@ from nomul.model.streamed_config import StreamedConfig
 
 from .common import json_option, print_json
 
-__all__ = ["control_of", "core_of", "find_bitstream", "flash_command", "manifests", "out_of_date"]
+__all__ = ["core_of", "find_bitstream", "find_design", "flash_command", "manifests", "out_of_date"]
 
 
-def manifests() -> dict[str, Path]:
-    """Manifests by the names of their bitstreams: released ones, and over them those built here."""
-    found: dict[str, Path] = {}
-    released = Path(str(resources.files("nomul.bitstreams")))
-    for path in [*sorted(released.glob("*.json")), *sorted(build_folder("boards").glob("*/*.json"))]:
+def manifests() -> dict[str, list[Path]]:
+    """Manifests by the names of their bitstreams: those built here, and behind them the released ones."""
+    found: dict[str, list[Path]] = {}
+    for path in [*sorted(build_folder("boards").glob("*/*.json")), *sorted(_released().glob("*.json"))]:
         if path.name != "report.json":
-            found[path.stem] = path
+            found.setdefault(path.stem, []).append(path)
     return found
 
 
+def _released() -> Path:
+    return Path(str(resources.files("nomul.bitstreams")))
+
+
 def find_bitstream(board: str, configuration: str) -> tuple[Path, Manifest]:
-    """The manifest of a board's bitstream.
+    """The manifest of a board's bitstream: of the one built here, or, if that is out of date, of the released one.
 
     Raises
     ------
@@ -46,19 +49,31 @@ def find_bitstream(board: str, configuration: str) -> tuple[Path, Manifest]:
         If there is none, or it is not whole.
     """
     known, name = manifests(), f"{board}-{configuration}"
-    if name not in known:
-        boards = {path.stem for path in known.values()}
-        near = f"; {nearest(name, boards)}" if boards else ""
-        raise NomulError(f"{name}: no bitstream; build it: nomul build {board} --config {configuration}{near}")
-    return known[name], read_manifest(known[name])
+    if name in known:
+        found = [(path, read_manifest(path)) for path in known[name]]
+        return next((one for one in found if out_of_date(one[1]) is None), found[0])
+    if importlib.util.find_spec("amaranth") is None:  # what can be built is not known here
+        near = nearest(name, known)
+        raise NomulError(f"{name}: no bitstream is here; {near}")
+    from nomul.hw.boards.configurations import find_configuration
+    from nomul.hw.boards.registry import find_board
+
+    find_configuration(configuration, find_board(board))
+    others = sorted(one.removeprefix(f"{board}-") for one in known if one.startswith(f"{board}-"))
+    there = f", or take --config {' or '.join(others)}" if others else ""
+    raise NomulError(f"{name}: no bitstream is here; build it: nomul build {board} --config {configuration}{there}")
 
 
-def control_of(design: bytes | None) -> DramControl | None:
-    """What it takes to bring up the memory of a board with a design; ``None`` if no manifest here says it."""
-    for path in manifests().values():
+def find_design(design: bytes) -> Manifest | None:
+    """The manifest of what a board runs that says it has this design; ``None`` if none is here.
+
+    Boards with a memory have designs of their own. One with its model on the chip may be another board's with the
+    same core.
+    """
+    for path in chain.from_iterable(manifests().values()):
         manifest = read_manifest(path)
-        if design is not None and manifest.design == design.hex() and manifest.memory is not None:
-            return DramControl.from_dict(manifest.memory)
+        if manifest.design == design.hex():
+            return manifest
     return None
 
 
@@ -112,7 +127,8 @@ def out_of_date(manifest: Manifest) -> str | None:
 def flash_command(board: str, configuration: str, persist: bool, cable: str | None, as_json: bool) -> None:
     """Load the bitstream of BOARD with openFPGALoader.
 
-    It is the one that nomul build made last, or the released one. Chip and bitstream are compared first.
+    It is the one that nomul build made last or, if that is out of date, the released one. Chip and bitstream are
+    compared first.
 
     \b
     Example:
@@ -160,4 +176,4 @@ def flash_command(board: str, configuration: str, persist: bool, cable: str | No
         return
     where = "in its flash, read back and equal" if persist else "running, until it is switched off"
     click.echo(f"{board}: {manifest.file} is {where}; design {manifest.design}")
-    click.echo(f"next: nomul doctor --board {board}")
+    click.echo(f"next: nomul doctor --board {board} --config {configuration}")

@@ -44,7 +44,7 @@ def stale(manifest: Manifest) -> str | None:
 def _again(path: Path, console: Console) -> tuple[Manifest, Path]:
     """Makes one again, below ``build/``."""
     old = read_manifest(path)
-    with shown_progress(path.stem, quiet=not console.is_terminal) as seen:
+    with shown_progress(path.stem, quiet=False) as seen:
         built = build(
             chip_of(old), seeds=[old.seed], tools=YOWASP,
             output=build_folder("rebuilt", path.stem), seen=seen,

@@ -31,15 +31,15 @@ from nomul.hw.dram.boards import DramBoard
 from nomul.model.errors import NomulError
 from nomul.model.fold import Model
 from nomul.model.program import compile_model
+from nomul.model.streamed_config import StreamedConfig
 from nomul.sim.board import BoardProcess
 from nomul.sim.golden import Golden
 
+from .attached import compiled
 from .board import connected, counters, several
 from .common import (
     Loaded,
     board_names,
-    compile_core,
-    compile_for_boards,
     core_options,
     dram_option,
     json_option,
@@ -102,13 +102,14 @@ def _opened(
     progress: Callable[[int, int], None],
 ) -> Iterator[tuple[Connection | Boards, Sequence[Board], list[BoardProcess]]]:
     """What a conversation is with, the boards in it, and the processes of those that are simulated."""
+    made = compiled(names, model, **core)
+    more: dict[str, Any] = {"dram": dram, "say": say, "progress": progress, "manifest": made.manifest}
     if len(names) > 1:
-        images, common = compile_for_boards(model, len(names), **core)
-        with several(names, images, common, dram=dram, say=say, progress=progress) as (boards, processes):
+        assert isinstance(made.config, StreamedConfig)
+        with several(names, made.images, made.config, **more) as (boards, processes):
             yield boards, boards.board.boards, processes
         return
-    image, config = compile_core(model, **core)
-    with connected(names[0], image, config, dram=dram, say=say, progress=progress) as (connection, process):
+    with connected(names[0], made.images[0], made.config, **more) as (connection, process):
         yield connection, [connection.board], [] if process is None else [process]
 
 

@@ -18,13 +18,13 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from nomul.host.lanes import LanesBoard
 from nomul.host.power import CsvLog, Live, open_meter
 from nomul.model.errors import NomulError
+from nomul.model.streamed_config import StreamedConfig
 
+from .attached import compiled
 from .board import connected, lane_logits, several
 from .common import (
     Loaded,
     board_names,
-    compile_core,
-    compile_for_boards,
     core_options,
     dram_option,
     load_any,
@@ -80,18 +80,21 @@ def _board(
         "weights": weights, "lanes": lanes, "engine": engine, "bytes_per_beat": bytes_per_beat, "dram": memory
     }  # fmt: skip
     names = board_names(name)
+    made = compiled(names, loaded.model, **core)
+    more: dict[str, Any] = {
+        "dram": memory, "say": lambda line: console.print(line, markup=False), "manifest": made.manifest
+    }  # fmt: skip
     if len(names) > 1:
-        images, common = compile_for_boards(loaded.model, len(names), **core)
+        assert isinstance(made.config, StreamedConfig)
         with ExitStack() as stack:
             with _loading(console) as progress:
-                boards, processes = stack.enter_context(several(
-                    names, images, common, dram=memory, say=lambda line: console.print(line, markup=False),
-                    progress=progress,
-                ))  # fmt: skip
+                boards, processes = stack.enter_context(
+                    several(names, made.images, made.config, progress=progress, **more)
+                )
             kind = "simulated boards" if len(processes) == len(names) else "boards"
             yield boards.board, lane_logits(boards.board), boards.recover, f"{len(names)} {kind}"
         return
-    image, config = compile_core(loaded.model, **core)
+    (image,) = made.images
     if name == "golden":
         from nomul.sim.golden_board import GoldenBoard
 
@@ -100,10 +103,7 @@ def _board(
         return
     with ExitStack() as stack:
         with _loading(console) as progress:
-            connection, process = stack.enter_context(connected(
-                name, image, config, dram=memory, say=lambda line: console.print(line, markup=False),
-                progress=progress,
-            ))  # fmt: skip
+            connection, process = stack.enter_context(connected(name, image, made.config, progress=progress, **more))
         what = "simulated board" if process is not None else f"board at {name}"
         yield connection.board, lane_logits(connection.board), connection.recover, what
 

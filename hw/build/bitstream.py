@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nomul.hw.boards.board import Board, UartLink
+from nomul.hw.boards.constraints import lpf
 from nomul.hw.boards.memory import MemoryTop
 from nomul.hw.boards.top import BoardTop
 from nomul.hw.dram.controller import packages
@@ -31,19 +33,23 @@ from .toolset import YOWASP, Toolset
 from .units import unit_areas
 from .verilog import convert
 
-__all__ = ["CAPACITY", "Built", "Chip", "board_sources", "build", "installed", "used_tools"]
+__all__ = ["CAPACITY", "Built", "Chip", "board_sources", "build", "check_fit", "installed", "used_tools"]
 
 _TOP = "board"
+_ROUTED = ("pins.lpf", "report.json", "nextpnr.log")
+_CLOCK_SLACK = 1e-3
 _YOSYS_S, _NEXTPNR_S, _PACK_S = 1800, 4 * 3600, 600
 
-#: Cells of the chips that a design may run out of (Lattice, FPGA-DS-02012, table "selection guide"); LUT4s are
-#: counted by nextpnr, which packs them.
+#: Cells of the chips that a design may run out of (Lattice, FPGA-DS-02012, table "selection guide"). nextpnr packs
+#: LUT4s, so how many are needed it says.
 CAPACITY = {
-    "25F": {"DP16KD": 56, "MULT18X18D": 28, "TRELLIS_FF": 24288},
-    "45F": {"DP16KD": 108, "MULT18X18D": 72, "TRELLIS_FF": 43848},
-    "85F": {"DP16KD": 208, "MULT18X18D": 156, "TRELLIS_FF": 83640},
+    "25F": {"DP16KD": 56, "MULT18X18D": 28, "TRELLIS_FF": 24288, "TRELLIS_COMB": 24288},
+    "45F": {"DP16KD": 108, "MULT18X18D": 72, "TRELLIS_FF": 43848, "TRELLIS_COMB": 43848},
+    "85F": {"DP16KD": 208, "MULT18X18D": 156, "TRELLIS_FF": 83640, "TRELLIS_COMB": 83640},
 }
-_WORDS = {"DP16KD": "block RAMs", "MULT18X18D": "multipliers", "TRELLIS_FF": "flip-flops"}
+_WORDS = {"DP16KD": "block RAMs", "MULT18X18D": "multipliers", "TRELLIS_FF": "flip-flops", "TRELLIS_COMB": "LUT4s"}
+#: A kind of cells in nextpnr's log, used and there.
+_UTILISATION = re.compile(r"^Info:\s+(\w+):\s+(\d+)/\s*\d+", re.M)
 
 Seen = Callable[[str, str], None]
 
@@ -150,7 +156,8 @@ def build(
 ) -> Built:
     """Builds a bitstream with the first seed that meets timing.
 
-    What yosys and nextpnr made is kept below ``build/`` and taken from there the next time.
+    What yosys and nextpnr made is kept below ``build/`` and taken from there the next time. Their logs are in the
+    folder of the results also if this fails.
 
     Parameters
     ----------
@@ -168,8 +175,8 @@ def build(
     Raises
     ------
     NomulError
-        If a tool fails, the design does not fit (and by how much), or no seed meets timing (with the path that
-        limits it).
+        If a tool fails, the design does not fit (and by how much), no clock of the constraints is the core's, or no
+        seed meets timing (with the path that limits it).
     """
     board = chip.board
     used = used_tools(chip, tools.versions)
@@ -179,14 +186,19 @@ def build(
     seen("synthesising", "")
     folder = netlist_folder(source, _TOP, name=chip.name, limit_s=_YOSYS_S, tools=tools)
     cells = json.loads((folder / "netlist.json").read_text())["modules"][_TOP]["cells"]
-    _check_fit(chip, cells)
+    check_fit(chip.name, board.device, Counter(cell["type"] for cell in cells.values()))
     units = unit_areas(cell_parts(cells), chip.units)
-    pins = chip.top.constraints() if constraints is None else constraints
+    pins = chip.top.constraints() if constraints is None else _with_clock(constraints, board.input_hz)
+    where = build_folder("boards", chip.name) if output is None else output
+    with os_errors(where):
+        where.mkdir(parents=True, exist_ok=True)
+        _copy(folder, where, {"source.v": "board.v", "yosys.log": "yosys.log"})
     best: tuple[float, int, Report] | None = None
     for number, seed in enumerate(seeds):
         stage = f"placing and routing, seed {seed}" + (f" ({number + 1} of {len(seeds)})" if len(seeds) > 1 else "")
-        routed = _route(chip, folder, pins, seed, tools, partial(seen, stage))
+        routed = _route(chip, folder, pins, seed, tools, partial(seen, stage), where)
         report = read_report(routed / "report.json", chip.top.related)
+        _check_clock(chip, report)
         if best is None or report.worst.slack_ns > best[0]:
             best = report.worst.slack_ns, seed, report
         if report.met:
@@ -194,54 +206,83 @@ def build(
     assert best is not None
     slack, seed, report = best
     if slack < 0:
-        raise NomulError(_unmet(chip, best, len(seeds)))
+        raise NomulError(f"{_unmet(chip, best, len(seeds))}; logs are in {where}")
     seen("packing", "")
     bitstream = _pack(board, routed, tools)
     manifest = _manifest(chip, report, units, bitstream, sources=sources, seed=seed, used=used, kind=tools.kind)
-    where = build_folder("boards", chip.name) if output is None else output
     with os_errors(where):
-        where.mkdir(parents=True, exist_ok=True)
-        for path, name in (
-            (folder / "source.v", "board.v"), (folder / "yosys.log", "yosys.log"),
-            *((routed / name, name) for name in ("pins.lpf", "report.json", "nextpnr.log", "ecppack.log")),
-        ):  # fmt: skip
-            shutil.copyfile(path, where / name)
+        _copy(routed, where, {"ecppack.log": "ecppack.log"})
     with atomic(where / manifest.file) as out:
         out.write(bitstream)
     manifest.write(where / f"{chip.name}.json")
     return Built(folder=where, manifest=manifest, report=report)
 
 
-def _check_fit(chip: Chip, cells: Mapping[str, Mapping[str, Any]]) -> None:
-    needed = Counter(cell["type"] for cell in cells.values())
-    device = chip.board.device
+def check_fit(name: str, device: str, needed: Mapping[str, int]) -> None:
+    """Refuses what needs more cells of a kind than a chip has.
+
+    Raises
+    ------
+    NomulError
+        With how many too many.
+    """
     for kind, there in CAPACITY[device.rpartition("-")[2]].items():
-        if needed[kind] > there:
+        count = needed.get(kind, 0)
+        if count > there:
             raise NomulError(
-                f"{chip.name}: needs {needed[kind]:,} {_WORDS[kind]}, an {device} has {there:,}: "
-                f"{needed[kind] - there:,} too many; take a smaller model or a larger chip"
+                f"{name}: needs {count:,} {_WORDS[kind]}, an {device} has {there:,}: {count - there:,} too many; "
+                f"take a smaller model or a larger chip"
             )
 
 
+def _copy(source: Path, to: Path, names: Mapping[str, str]) -> None:
+    """Those files that are there, under other names."""
+    for name, new in names.items():
+        if (source / name).is_file():
+            shutil.copyfile(source / name, to / new)
+
+
+def _with_clock(constraints: str, input_hz: int) -> str:
+    """Constraints that say at least how fast the oscillator is: without, nextpnr aims at 12 MHz."""
+    if re.search(r"^\s*FREQUENCY\s", constraints, re.M | re.I):
+        return constraints
+    return constraints.rstrip("\n") + "\n" + lpf({}, {"clk": input_hz})
+
+
+def _check_clock(chip: Chip, report: Report) -> None:
+    wanted = [clock.wanted_mhz for clock in report.clocks]
+    if not any(abs(mhz * 1e6 / chip.top.clock_hz - 1) < _CLOCK_SLACK for mhz in wanted):
+        raise NomulError(
+            f"{chip.name}: the core's clock is {chip.top.clock_hz / 1e6:g} MHz, by the constraints it is "
+            f"{', '.join(f'{mhz:g}' for mhz in wanted)} MHz; they want "
+            f'FREQUENCY PORT "clk" {chip.board.input_hz / 1e6:g} MHZ;'
+        )
+
+
 def _route(
-    chip: Chip, folder: Path, pins: str, seed: int, tools: Toolset, seen: Callable[[str], None]
+    chip: Chip, folder: Path, pins: str, seed: int, tools: Toolset, seen: Callable[[str], None], logs: Path
 ) -> Path:
-    """The folder with ``report.json`` and ``routed.config`` of one seed."""
+    """The folder with ``report.json`` and ``routed.config`` of one seed; its logs go to another too."""
     arguments = [*chip.board.nextpnr, "--lpf", "pins.lpf", "--lpf-allow-unconstrained", "--seed", str(seed),
                  "--timing-allow-fail", "--report", "report.json", "--textcfg", "part.config"]  # fmt: skip
     version = tools.version("nextpnr-ecp5")
     key = hashlib.sha256(f"{pins}{arguments}{version}".encode()).hexdigest()[:8]
     routed = folder / f"routed-{key}-{seed}"
-    if not (routed / "routed.config").is_file():
-        routed.mkdir(exist_ok=True)
-        (routed / "pins.lpf").write_text(pins)
-        shutil.copyfile(folder / "netlist.json", routed / "netlist.json")
-        try:
+    try:
+        if not (routed / "routed.config").is_file():
+            routed.mkdir(exist_ok=True)
+            (routed / "pins.lpf").write_text(pins)
+            shutil.copyfile(folder / "netlist.json", routed / "netlist.json")
             tools.run("nextpnr-ecp5", "--json", "netlist.json", *arguments, folder=routed,
                       log="nextpnr.log", limit_s=_NEXTPNR_S, seen=seen)  # fmt: skip
-        finally:
-            (routed / "netlist.json").unlink()
-        (routed / "part.config").replace(routed / "routed.config")  # whole or not at all
+            (routed / "part.config").replace(routed / "routed.config")  # whole or not at all
+    except NomulError as error:
+        log = (routed / "nextpnr.log").read_text()
+        check_fit(chip.name, chip.board.device, {kind: int(count) for kind, count in _UTILISATION.findall(log)})
+        raise NomulError(f"{error}; logs are in {logs}") from None
+    finally:
+        (routed / "netlist.json").unlink(missing_ok=True)
+        _copy(routed, logs, {name: name for name in _ROUTED})
     return routed
 
 

@@ -20,11 +20,11 @@ from nomul.hw.boards.configurations import board_top
 from nomul.hw.boards.lights import Lights
 from nomul.hw.boards.pll import Clocks
 from nomul.hw.boards.top import BoardTop
-from nomul.hw.build import bitstream, synth, timing, toolset
-from nomul.hw.build.bitstream import Chip, board_sources, build
+from nomul.hw.build import bitstream, synth, toolset
+from nomul.hw.build.bitstream import Chip, board_sources, build, check_fit
 from nomul.hw.build.timing import read_report
 from nomul.hw.build.tools import build_folder
-from nomul.hw.build.toolset import Toolset
+from nomul.hw.build.toolset import YOWASP, Toolset
 from nomul.model.errors import NomulError
 from nomul.model.manifest import read_manifest
 
@@ -123,13 +123,72 @@ def test_two_folders_give_the_same_bytes_and_a_manifest_that_says_how(elsewhere)
     assert " ns too slow, with the best of 2 seed(s), " in text
     assert "; the longest path goes from lights (count" in text
     assert " levels and routing " in text
-    assert text.endswith("; try other seeds")
+    assert text.endswith(f"; try other seeds; logs are in {root / 'boards' / 'lfe5u-25f-blinky'}")
+    assert "400.00" in (root / "boards" / "lfe5u-25f-blinky" / "nextpnr.log").read_text()
 
 
 def test_what_does_not_fit_is_too_large_by_so_much():
-    cells = {f"ram{k}": {"type": "DP16KD"} for k in range(60)}
-    with pytest.raises(NomulError, match=r"^lfe5u-25f-blinky: needs 60 block RAMs, an LFE5U-25F has 56: 4 too many; "):
-        bitstream._check_fit(blinky(), cells)
+    with pytest.raises(NomulError, match=r"^core: needs 60 block RAMs, an LFE5U-25F has 56: 4 too many; "):
+        check_fit("core", "LFE5U-25F", {"DP16KD": 60, "LUT4": 7})
+    check_fit("core", "LFE5U-45F", {"DP16KD": 60, "LUT4": 7})
+
+
+class Routed(Toolset):
+    """A nextpnr that says of each seed what a test wants."""
+
+    def __init__(self, clocks: dict[int, float], log: str = ""):
+        super().__init__("yowasp")
+        self.__dict__.update(clocks=clocks, log=log, tried=[])
+
+    def run(self, name: str, *arguments: str, folder: Path, log: str, limit_s: int, seen=None) -> None:
+        if name == "yosys":
+            return YOWASP.run(name, *arguments, folder=folder, log=log, limit_s=limit_s, seen=seen)
+        (folder / log).write_text(self.log)
+        if name == "ecppack":
+            (folder / "part.bit").write_bytes(b"bits")
+            return None
+        if self.log:
+            raise NomulError("nextpnr-ecp5 failed: ERROR: Unable to find a placement location")
+        seed = int(arguments[arguments.index("--seed") + 1])
+        self.tried.append(seed)
+        wanted = 90.0 if 'FREQUENCY PORT "clk" 25' in (folder / "pins.lpf").read_text() else 12.0
+        (folder / "part.config").write_text("")
+        report(folder, fmax={"sync": {"achieved": self.clocks[seed], "constraint": wanted}}, critical_paths=[])
+        return None
+
+
+def test_seeds_are_tried_until_one_meets_timing(elsewhere):
+    elsewhere("seeds")
+    tools = Routed({4: 80.0, 9: 95.0, 1: 99.0})
+    built = build(blinky(), seeds=[4, 9, 1], tools=tools)
+    assert tools.tried == [4, 9]
+    assert built.manifest.seed == 9
+    assert built.manifest.timing["fmax_mhz"] == 95.0
+
+
+def test_more_luts_than_there_are(elsewhere):
+    root = elsewhere("luts")
+    log = "Info: Device utilisation:\nInfo: \t  TRELLIS_IO:  5/ 197  2%\nInfo: \t  TRELLIS_COMB:  30000/ 24288  123%\n"
+    with pytest.raises(NomulError, match=r"^lfe5u-25f-blinky: needs 30,000 LUT4s, an LFE5U-25F has 24,288: 5,712 too"):
+        build(blinky(), seeds=[1], tools=Routed({}, log))
+    assert (root / "boards" / "lfe5u-25f-blinky" / "nextpnr.log").read_text() == log
+
+
+@pytest.mark.parametrize("lines", ["", 'LOCATE COMP "clk" SITE "P3";\n', "# FREQUENCY is not said\n"])
+def test_pins_of_ones_own_without_a_clock(elsewhere, lines: str):
+    """nextpnr would aim at 12 MHz."""
+    elsewhere("pins")
+    built = build(blinky(), seeds=[1], tools=Routed({1: 91.0}), constraints=lines)
+    assert built.manifest.timing["clocks"] == [{"wanted_mhz": 90.0, "routed_mhz": 91.0}]
+    pins = (built.folder / "pins.lpf").read_text()
+    assert pins.startswith(lines)
+    assert pins.endswith('FREQUENCY PORT "clk" 25.000000 MHZ;\n')
+
+
+def test_pins_of_ones_own_with_another_clock(elsewhere):
+    elsewhere("clock")
+    with pytest.raises(NomulError, match=r"clock is 90 MHz, by the constraints it is 12 MHz; they want FREQUENCY PORT"):
+        build(blinky(), seeds=[1], tools=Routed({1: 91.0}), constraints='FREQUENCY PORT "clk" 10 MHZ;\n')
 
 
 def report(tmp_path: Path, **changes: object) -> Path:
@@ -193,7 +252,6 @@ def test_paths_between_related_clocks_are_judged(tmp_path: Path):
 def test_a_report_without_a_clock(tmp_path: Path):
     with pytest.raises(NomulError, match=r"^nextpnr: found no clock"):
         read_report(report(tmp_path, fmax={}))
-    assert timing.__doc__
 
 
 def fake(folder: Path, name: str, script: str) -> None:

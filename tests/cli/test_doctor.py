@@ -20,4 +20,4 @@ def test_a_board_without_a_bitstream(nomul: Nomul):
     assert shown.status == 1
     (check,) = [one for one in shown.json["checks"] if one["name"] == "bitstream"]
     assert not check["ok"]
-    assert "ecpix-onchip: no bitstream; build it: nomul build ecpix --config onchip" in check["found"]
+    assert check["found"] == "no board is called 'ecpix'; did you mean ecpix5-85f?"

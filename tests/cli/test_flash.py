@@ -12,17 +12,22 @@ import pytest
 from outcome import Nomul
 
 from nomul.host.cli import flashing
-from nomul.hw.boards.configurations import identity_hash
+from nomul.host.cli.building import chip_for
+from nomul.hw.build.bitstream import board_sources
 from nomul.model.manifest import Manifest
 
 CODES = {"LFE5U-85F": 0x41113043, "LFE5U-25F": 0x41111043}
+
+
+CHIP = chip_for("ulx3s-85f", "link")
+SOURCES = board_sources(CHIP, {})
 
 
 def manifest(data: bytes, **changes: object) -> Manifest:
     made = Manifest(
         board="ulx3s-85f", configuration="link", file="ulx3s-85f-link.bit",
         sha256=hashlib.sha256(data).hexdigest(), size=len(data), device="LFE5U-85F", package="CABGA381",
-        speed=6, design=identity_hash(None).hex(), sources="00" * 32, clock_hz=90_000_000, pll={},
+        speed=6, design=CHIP.design.hex(), sources=SOURCES, clock_hz=90_000_000, pll={},
         link={"kind": "uart", "baud": 3_000_000}, loader=["--board", "ulx3s"], cables=["0403:6015"],
         memory=None, core=None, geometry=None, timing={}, area={}, seed=1, tools={},
         command="nomul build ulx3s-85f --config link --seed 1 --tools yowasp",
@@ -60,6 +65,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Puts a bitstream and its manifest where the command finds them."""
     monkeypatch.setattr(flashing, "Loader", StandInLoader)
     monkeypatch.setattr(flashing, "build_folder", lambda *parts: tmp_path)
+    monkeypatch.setattr(flashing, "_released", lambda: tmp_path / "released")
     monkeypatch.setattr(StandInLoader, "chip", "LFE5U-85F")
     folder = tmp_path / "ulx3s-85f-link"
     folder.mkdir()
@@ -112,6 +118,22 @@ def test_a_bitstream_that_says_another_part(nomul: Nomul, bench):
     assert "is not for LFE5U-85F-6CABGA381" in nomul("flash", "ulx3s-85f", "--config", "link").failed()
 
 
+def test_a_bitstream_of_other_sources(nomul: Nomul, bench):
+    """The link's design says nothing of PLL, pins and build flow."""
+    bench(sources="00" * 32)
+    line = nomul("flash", "ulx3s-85f", "--config", "link").failed()
+    assert "ulx3s-85f-link.bit is out of date: it was made of another state of the board's top or the build" in line
+
+
+def test_a_released_one_in_place_of_a_stale_one(nomul: Nomul, bench, tmp_path: Path):
+    bench(sources="00" * 32)
+    folder = tmp_path / "released"
+    folder.mkdir()
+    manifest(BITSTREAM).write(folder / "ulx3s-85f-link.json")
+    (folder / "ulx3s-85f-link.bit").write_bytes(BITSTREAM)
+    assert nomul("flash", "ulx3s-85f", "--config", "link", "--json").json["file"] == str(folder / "ulx3s-85f-link.bit")
+
+
 def test_a_stale_bitstream(nomul: Nomul, bench):
     bench(design="0123456789abcdef")
     line = nomul("flash", "ulx3s-85f", "--config", "link").failed()
@@ -120,9 +142,14 @@ def test_a_stale_bitstream(nomul: Nomul, bench):
 
 def test_no_bitstream(nomul: Nomul, bench):
     bench()
-    line = nomul("flash", "ulx3s-85f", "--config", "likn").failed()
-    begin = "nomul: ulx3s-85f-likn: no bitstream; build it: nomul build ulx3s-85f --config likn; did you mean "
-    assert line.startswith(f"{begin}ulx3s-85f-link")
+    assert nomul("flash", "ulx3s-85f", "--config", "likn").failed() == (
+        "nomul: ulx3s-85f: no configuration is called 'likn'; did you mean link?"
+    )
+    assert nomul("flash", "ulx").failed() == "nomul: no board is called 'ulx'; did you mean ulx3s-85f?"
+    assert nomul("flash", "ulx3s-85f", "--config", "lanes8").failed() == (
+        "nomul: ulx3s-85f-lanes8: no bitstream is here; build it: nomul build ulx3s-85f --config lanes8, or take "
+        "--config link"
+    )
     (bench() / "ulx3s-85f-link.bit").unlink()
     assert "ulx3s-85f-link.bit: no such file or directory; build it: nomul build" in nomul(
         "flash", "ulx3s-85f", "--config", "link"

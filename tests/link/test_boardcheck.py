@@ -12,11 +12,12 @@ import pytest
 from golden_board import GoldenBoard, Wire
 
 from nomul.host.cli import boardcheck
+from nomul.host.cli.building import chip_for
 from nomul.host.cli.common import compile_for
 from nomul.host.deployment import Deployment
 from nomul.host.loader import Cable
 from nomul.host.transport import LostError
-from nomul.hw.boards.configurations import identity_hash
+from nomul.hw.build.bitstream import board_sources
 from nomul.model.checkpoint import write_checkpoint
 from nomul.model.core_config import CoreConfig
 from nomul.model.errors import NomulError
@@ -38,13 +39,14 @@ class Bench:
         write_checkpoint(model, checkpoint.config, checkpoint._tensors)
         image, config = compile_for(fold(checkpoint), engine="select", bytes_per_beat=36)
         self.board = GoldenBoard(image, Deployment.of(image, config))
-        design = identity_hash(core)
+        chip = chip_for("ulx3s-85f", "onchip")
+        design, sources = chip.design, board_sources(chip, {})
         self.board.identity = replace(self.board.identity, design=design, clock_hz=CLOCK)
         self.board.clock_hz = CLOCK
         self.manifest = Manifest(
             board="ulx3s-85f", configuration="onchip", file="a.bit", size=len(DATA),
             sha256=hashlib.sha256(DATA).hexdigest(), device="LFE5U-85F", package="CABGA381", speed=6,
-            design=design.hex(), sources="00" * 32, clock_hz=CLOCK, pll={}, link={"kind": "uart", "baud": 3_000_000},
+            design=design.hex(), sources=sources, clock_hz=CLOCK, pll={}, link={"kind": "uart", "baud": 3_000_000},
             loader=["--board", "ulx3s"], cables=["0403:6015"], memory=None, core=None if core is None else asdict(core),
             geometry=None, timing={"fmax_mhz": 100.0}, area={}, seed=1, tools={}, command="nomul build …",
         )  # fmt: skip
@@ -191,7 +193,10 @@ def test_a_bitstream_that_is_not_there_or_stale(bench: Bench, monkeypatch: pytes
 
 
 def test_a_link_without_a_core(tmp_path: Path, bench: Bench):
-    design = identity_hash(None)
-    bench.manifest = replace(bench.manifest, core=None, design=design.hex())
+    chip = chip_for("ulx3s-85f", "link")
+    design = chip.design
+    bench.manifest = replace(
+        bench.manifest, configuration="link", core=None, design=design.hex(), sources=board_sources(chip, {})
+    )
     bench.board.identity = replace(bench.board.identity, design=design)
     assert "known prompt" not in bench.check()
