@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When the domains of a PLL are in reset, told by registers that are 1 a cycle after it."""
+"""When the domains of a PLL are in reset, told by registers that are 1 a cycle after it; and what is asked then."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from cocotb.clock import Clock
 from cocotb.handle import HierarchyObject
 from cocotb.triggers import ClockCycles, FallingEdge, Timer
 
+from nomul.host.protocol import FrameDecoder, decode_response, encode_request
+from nomul.model.protocol import Command, Identity, Status
 from nomul.sim.harness import parameters
 
 LOCK = 32  # edges of the input that the PLL's model takes to lock
@@ -45,6 +47,51 @@ async def out_of_reset_after_lock_and_into_it_without(dut: HierarchyObject) -> N
         assert await _edges_until(dut, "ready", 0, 3) <= 3
         again = await _edges_until(dut, "ready", 1, LOCK + AFTER)
         assert again > LOCK - 3, again
+
+
+async def _send(dut: HierarchyObject, raw: bytes, bit: int) -> None:
+    for byte in raw:
+        for level in (0, *(byte >> k & 1 for k in range(8)), 1):
+            dut.rx_pin.value = level
+            await ClockCycles(dut.clk, bit)
+
+
+async def _receive(dut: HierarchyObject, bit: int) -> int:
+    """A byte from the board's pin."""
+    while int(dut.tx_pin.value):
+        await FallingEdge(dut.clk)
+    await ClockCycles(dut.clk, bit + bit // 2)
+    byte = 0
+    for k in range(8):
+        byte |= int(dut.tx_pin.value) << k
+        await ClockCycles(dut.clk, bit)
+    assert int(dut.tx_pin.value) == 1
+    return byte
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms", skip="held" in parameters())
+async def it_answers_after_reset(dut: HierarchyObject) -> None:
+    """Over the pins, through UART, link and back: who it is; nothing is left of what was asked before a reset."""
+    bit, design = int(parameters()["bit"]), bytes.fromhex(str(parameters()["design"]))
+    dut.rx_pin.value = 1
+    clock = _begin(dut)
+    for session in (7, 8):
+        await _edges_until(dut, "ready", 1, LOCK + AFTER)
+        await ClockCycles(dut.clk, 2 * bit)
+        raw = encode_request(Command.OPEN, 1, session)
+        sending = cocotb.start_soon(_send(dut, raw, bit))
+        decoder, answers = FrameDecoder(), list[bytes]()
+        while not answers:
+            answers += decoder.feed(bytes([await _receive(dut, bit)]))
+        await sending
+        answer = decode_response(answers[0])
+        assert answer is not None
+        assert answer.status == Status.OK
+        assert Identity.unpack(answer.results).design == design
+        await _send(dut, raw[: len(raw) // 2], bit)  # the reset comes in mid-request
+        clock.stop()
+        await Timer(1000, "ns")
+        clock.start(start_high=False)
 
 
 @cocotb.test(timeout_time=1, timeout_unit="ms", skip="held" not in parameters())

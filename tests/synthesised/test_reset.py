@@ -8,12 +8,17 @@ from held import Held
 
 from nomul.hw.boards.bare import BARE
 from nomul.hw.boards.configurations import board_top
+from nomul.hw.boards.top import BoardTop
 from nomul.sim.harness import run
 
 
 def test_a_board_is_in_reset_without_lock():
-    """All of a bare board's link, synthesised: its ready light is on a cycle after reset."""
-    run(board_top(BARE[0], None), "reset_tb", synthesis=True)
+    """All of a bare board's link, synthesised: its ready light is on a cycle after reset, and then it answers."""
+    top = board_top(BARE[0], None)
+    assert isinstance(top, BoardTop)
+    identity = top.top.link.identity
+    run(top, "reset_tb", synthesis=True,
+        parameters={"bit": top.clock_hz // top.stream.baud, "design": identity.design.hex()})  # fmt: skip
 
 
 def test_a_transceiver_is_in_reset_until_its_bank_is_supplied():
