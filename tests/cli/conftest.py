@@ -19,3 +19,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = random_checkpoint(Geometry(hidden=24, intermediate=20, layers=1, vocab=256), 9)
     write_checkpoint(folder, source.config, source._tensors)
     return folder
+
+
+@pytest.fixture(scope="session")
+def two_layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a layer for each of two boards."""
+    folder = tmp_path_factory.mktemp("two-layers")
+    source = random_checkpoint(Geometry(hidden=24, intermediate=20, layers=2, vocab=256), 9)
+    write_checkpoint(folder, source.config, source._tensors)
+    return folder

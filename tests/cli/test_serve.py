@@ -65,6 +65,15 @@ def test_the_shipped_model_on_the_simulated_board(tmp_path: Path):
     assert log.read_text().endswith("\nended\n")
 
 
+@pytest.mark.timeout(1000)
+def test_a_model_over_two_simulated_boards(tmp_path: Path, two_layers: Path):
+    given = ("--board", "sim,sim", "--weights", "native", "--model", two_layers)
+    with serving(tmp_path / "log", *given) as (url, _):
+        assert "2 simulated boards" in (tmp_path / "log").read_text()
+        body = {"model": two_layers.name, "prompt": "import ", "max_tokens": 12, "temperature": 0}
+        assert ask(url, body)["choices"][0]["text"] == golden_text(b"import ", 12, two_layers)
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_requests_finish(tmp_path: Path, tiny: Path, how: signal.Signals):
     file = tmp_path / "token"

@@ -1,10 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several boards at the command line: what is refused, before anything is built."""
+"""Several boards at the command line: two simulated ones, and what is refused before anything is built."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from outcome import Nomul
+
+
+def test_a_model_over_two_simulated_boards(nomul: Nomul, two_layers: Path):
+    ids = ["--ids", "0 102 111 114", "--tokens", 24, "--model", two_layers, "--json"]
+    alone = nomul("run", *ids, "--board", "golden").json
+    shared = nomul("run", *ids, "--board", "sim,sim", "--port", "native").json
+    assert shared["ids"] == alone["ids"]
+    first, second = shared["cycles_per_token_by_board"]
+    assert shared["cycles_per_token"] == first + second
+    assert min(first, second) > 500
 
 
 @pytest.mark.parametrize(
@@ -14,7 +26,7 @@ from outcome import Nomul
         (["--board", "sim,sim,sim,sim", "--port", "native"], "boards: 4 for 3 layers; each holds at least one"),
         (["--board", "/dev/a,,/dev/b", "--port", "native"], "--board /dev/a,,/dev/b: a name is empty"),
         (["--board", "/dev/a,/dev/a", "--port", "native"], "--board /dev/a,/dev/a: /dev/a is named twice"),
-        (["--board", "/dev/a,/dev/b", "--port", "native"], "board 1 of 2: "),
+        (["--board", "/dev/a,/dev/b", "--port", "native"], "/dev/a: "),
     ],
 )
 def test_run_refuses(nomul: Nomul, arguments: list[str], message: str):
