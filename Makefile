@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 SIZES ?= 370M
-SYNTHESISED ?= axi core dram/test_native.py engine link/test_link.py memory scalar sequencer streamed synthesised vector
+SYNTHESISED ?= axi core dram/test_control.py dram/test_native.py engine link/test_link.py memory scalar sequencer streamed synthesised vector
 
 .PHONY: demo test sweep synthesised lint bench bench-large bitstreams setup clean help
 .DEFAULT_GOAL := help
