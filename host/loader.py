@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """openFPGALoader: where it is, what it says, and what that means.
 
-Its words are those of version 1.1.1 (``src/lattice.cpp``, ``src/ftdipp_mpsse.cpp``).
+Its words are those of version 1.1.1 (``src/lattice.cpp``, ``src/spiFlash.cpp``, ``src/ftdipp_mpsse.cpp``).
 """
 
 from __future__ import annotations
@@ -27,6 +27,11 @@ _WRITE_S = 900.0  # a flash is slow behind an FT231X
 _USB = Path("/sys/bus/usb/devices")
 _NODES = Path("/dev/bus/usb")
 
+#: What it says of a flash that it has read back and found equal; after a difference the bar is full too, then "Fail".
+_VERIFIED = re.compile(
+    r"^Verifying write\b.*\n(?:\n|Read flash ?: .*\n)*Read flash ?: \[=+\] 100\.00%\s*\nDone$", re.M
+)
+
 Progress = Callable[[str, int], None]
 
 #: Shared libraries that the wheel's program wants, and the Debian package that brings each.
@@ -35,6 +40,10 @@ _LIBRARIES = {"libusb-1.0": "libusb-1.0-0", "libftdi1": "libftdi1-2", "libhidapi
 
 def _no_progress(stage: str, percent: int) -> None:
     """Nobody looks."""
+
+
+class _Late(NomulError):
+    """It was not done in time."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +157,10 @@ class Loader:
             If there is no cable, it may not be opened, or there is not just one ECP5 behind it.
         """
         self.check_cable()
-        status, text = self._run(*self.board, "--detect", limit_s=_DETECT_S)
+        try:
+            status, text = self._run(*self.board, "--detect", limit_s=_DETECT_S)
+        except _Late as error:
+            raise NomulError(f"{error}; unplug the board and try again") from None
         if status:
             raise NomulError(self._explain(text))
         codes = [int(code, 16) for code in re.findall(r"idcode\s+0x([0-9a-fA-F]+)", text)]
@@ -185,12 +197,16 @@ class Loader:
             status, text = self._run(*self.board, *mode, str(bitstream), limit_s=_WRITE_S, progress=progress)
         except KeyboardInterrupt:
             raise NomulError(f"interrupted: {after}") from None
+        except _Late as error:
+            raise NomulError(f"{error}; {after}") from None
         if status < 0:
             raise NomulError(f"{_NAME} was killed by signal {-status}: {after}")
-        if status:
+        if status or re.search(r"\bFAIL\b|^Fail$", text, re.M):
             raise NomulError(f"{self._explain(text)}; {after}")
+        if persist and not _VERIFIED.search(text):
+            raise NomulError(f"{_NAME} does not say that it has read the flash back, but {_last(text)!r}; {after}")
         done = "Refresh: DONE" if persist else "Disable configuration: DONE"
-        if done not in text or re.search(r"\bFAIL\b|^Fail$", text, re.M):
+        if done not in text:
             raise NomulError(f"{_NAME} does not say {done!r} but {_last(text)!r}; {after}")
 
     def _explain(self, text: str) -> str:
@@ -198,6 +214,8 @@ class Loader:
         if "device not found" in text or "No DFU compatible device" in text:
             which = f" ({' or '.join(self.cables)})" if self.cables else ""
             return f"no cable{which}: plug the board in, with a cable that carries data"
+        if match := re.search(r"Verification failed at (\d+)", text):
+            return f"the flash is not what was written: it differs at byte {int(match[1]):,}"
         if "usb_open() failed" in text or "LIBUSB_ERROR_ACCESS" in text:
             return _rule_missing(self.cables[0] if self.cables else "0403:6010")
         if "unable to claim usb device" in text:
@@ -228,7 +246,7 @@ class Loader:
             for line in _lines(process.stdout.fileno()):
                 text.append(line)
                 if match := re.match(r"(\w[\w ]*): \[[= ]*\] +(\d+)(?:\.\d+)?%", line):
-                    progress(match[1], int(match[2]))
+                    progress(match[1].strip(), int(match[2]))
             status = process.wait()
         except KeyboardInterrupt:
             process.terminate()  # it leaves the cable as it should
@@ -243,7 +261,7 @@ class Loader:
             if process.stdout is not None:
                 process.stdout.close()
         if late.is_set():
-            raise NomulError(f"{_NAME} was not done within {limit_s:g} s; unplug the board and try again")
+            raise _Late(f"{_NAME} was not done within {limit_s:g} s")
         return status, "\n".join(text)
 
 

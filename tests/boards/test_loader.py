@@ -82,7 +82,7 @@ def test_the_way_through(fake: Fake, loader: Loader):
     loader.write(Path("a.bit"), persist=False, progress=lambda *at: seen.append(at))
     assert seen == [("Loading", 10), ("Loading", 50), ("Loading", 100)]
     loader.write(Path("a.bit"), persist=True, progress=lambda *at: seen.append(at))
-    assert seen[3:] == [("Erasing", 100), ("Writing", 100)]
+    assert seen[3:] == [("Erasing", 100), ("Writing", 100), ("Read flash", 50), ("Read flash", 100)]
     assert fake.calls == [
         ["--Version"],
         ["--board", "ulx3s", "--detect"],
@@ -133,11 +133,16 @@ def test_a_library_is_missing(fake: Fake, loader: Loader):
     [
         (False, "sram-fail", 1, "^openFPGALoader failed: Error: Failed to program FPGA: std::exception; "
                                 "the chip is not configured: do it again$"),
-        (False, "sram-fail", 0, "^openFPGALoader does not say 'Disable configuration: DONE' but 'Error: Failed"),
+        (False, "sram-fail", 0, "^openFPGALoader failed: Error: Failed to program FPGA: std::exception; the chip is "),
+        (False, "flash", 0, "^openFPGALoader does not say 'Disable configuration: DONE' but 'Refresh: DONE'; the chip "),
         (False, "mismatch", 1, r"^the bitstream is for LFE5U-85F \(0x41113043\), the board has LFE5U-25F "
                                r"\(0x41111043\); the chip is not configured"),
         (True, "flash-refresh-fail", 1, "^openFPGALoader failed: .*; the flash may be half written: do it again"),
-        (True, "sram", 0, "^openFPGALoader does not say 'Refresh: DONE' but 'Disable configuration: DONE'; the flash "),
+        (True, "sram", 0, "^openFPGALoader does not say that it has read the flash back, but 'Disable configuration: "),
+        (True, "flash-unverified", 0, "^openFPGALoader does not say that it has read the flash back, but 'Refresh: "
+                                      "DONE'; the flash may be half written: do it again before the board is "),
+        (True, "flash-verify-fail", 1, "^the flash is not what was written: it differs at byte 70,144; the flash may "),
+        (True, "flash-verify-fail", 0, "^the flash is not what was written: it differs at byte 70,144; the flash may "),
         (True, "no-cable", 1, r"^no cable \(0403:6015\): .*; the flash may be half written"),
     ],
 )  # fmt: skip
@@ -175,6 +180,42 @@ def test_interrupted_while_it_writes(fake: Fake, loader: Loader):
         loader.write(Path("a.bit"), persist=True)
     assert time.monotonic() - begin < 30
     thread.join()
+
+
+@pytest.mark.parametrize(
+    ("line", "instead"),
+    [
+        (r"Verifying write.*\n", ""),
+        (r"\rRead flash : \[=+\] 100\.00%", ""),
+        (r"(?<=100\.00%)\nDone(?=\nRefresh)", ""),
+        ("Refresh: DONE\n", ""),
+    ],
+)
+def test_no_sign_of_a_flash_that_was_read_back_may_lack(
+    fake: Fake, loader: Loader, tmp_path: Path, line: str, instead: str
+):
+    whole = (RECORDED / "flash.txt").read_bytes().decode()
+    cut, count = re.subn(line, instead, whole)
+    assert count == 1
+    (tmp_path / "cut.txt").write_bytes(cut.encode())
+    fake.says(write_flash=(str(tmp_path / "cut"), 0))
+    with pytest.raises(NomulError, match=r"^openFPGALoader does not say .*; the flash may be half written"):
+        loader.write(Path("a.bit"), persist=True)
+
+
+@pytest.mark.parametrize(
+    ("persist", "state"),
+    [(True, "the flash may be half written: do it again before the board is switched off"),
+     (False, "the chip is not configured: do it again")],
+)  # fmt: skip
+def test_a_write_that_is_not_done_in_time(
+    fake: Fake, loader: Loader, monkeypatch: pytest.MonkeyPatch, persist: bool, state: str
+):
+    fake.says(write_flash=("hang", 0), write_sram=("hang", 0))
+    monkeypatch.setattr(loading, "_WRITE_S", 1.0)
+    with pytest.raises(NomulError) as caught:
+        loader.write(Path("a.bit"), persist=persist)
+    assert str(caught.value) == f"openFPGALoader was not done within 1 s; {state}"
 
 
 def test_a_loader_that_hangs_or_is_killed(fake: Fake, loader: Loader, monkeypatch: pytest.MonkeyPatch):
