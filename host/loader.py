@@ -36,12 +36,11 @@ Progress = Callable[[str, int], None]
 
 #: USB ids of cables that people wire to a board of theirs, by openFPGALoader's names (``src/cable.hpp``).
 _CABLES = {
-    "arm-usb-ocd-h": "15ba:002b", "arm-usb-tiny-h": "15ba:002a", "bus_blaster": "0403:6010",
-    "bus_blaster_b": "0403:6010", "ch347_jtag": "1a86:55dd", "digilent": "0403:6010", "digilent_b": "0403:6010",
-    "digilent_hs2": "0403:6014", "digilent_hs3": "0403:6014", "dirtyJtag": "1209:c0ca", "ecpix5-debug": "0403:6010",
-    "ft2232": "0403:6010", "ft2232_b": "0403:6010", "ft231X": "0403:6015", "ft232": "0403:6014", "ft232RL": "0403:6001",
-    "ft4232": "0403:6011", "ft4232_b": "0403:6011", "jlink": "1366:0105", "jlink_base": "1366:0101", "jtag-smt2-nc": "0403:6014",
-    "papilio": "0403:6010", "steppenprobe": "0403:6010", "tigard": "0403:6010", "usb-blaster": "09fb:6001",
+    "arm-usb-ocd-h": "15ba:002b", "arm-usb-tiny-h": "15ba:002a", "bus_blaster": "0403:6010", "ch347_jtag": "1a86:55dd",
+    "digilent": "0403:6010", "digilent_hs2": "0403:6014", "digilent_hs3": "0403:6014", "dirtyJtag": "1209:c0ca",
+    "ecpix5-debug": "0403:6010", "ft2232": "0403:6010", "ft2232_b": "0403:6010", "ft231X": "0403:6015",
+    "ft232": "0403:6014", "ft232RL": "0403:6001", "ft4232": "0403:6011", "ft4232_b": "0403:6011", "jlink": "1366:0105",
+    "jlink_base": "1366:0101", "steppenprobe": "0403:6010", "tigard": "0403:6010", "usb-blaster": "09fb:6001",
 }  # fmt: skip
 
 #: Shared libraries that the wheel's program wants, and the Debian package that brings each.

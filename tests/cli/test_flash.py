@@ -24,7 +24,8 @@ def manifest(data: bytes, **changes: object) -> Manifest:
         sha256=hashlib.sha256(data).hexdigest(), size=len(data), device="LFE5U-85F", package="CABGA381",
         speed=6, design=identity_hash(None).hex(), sources="00" * 32, clock_hz=90_000_000, pll={},
         link={"kind": "uart", "baud": 3_000_000}, loader=["--board", "ulx3s"], cables=["0403:6015"],
-        memory=None, core=None, geometry=None, timing={}, area={}, seed=1, tools={},
+        memory=None, core=None, geometry=None, area={}, seed=1, tools={},
+        timing={"how": "routed", "clocks": [], "fmax_mhz": 110.4, "worst_slack_ns": 2.05},
         command="nomul build ulx3s-85f --config link --seed 1 --tools yowasp",
     )  # fmt: skip
     return replace(made, **changes)  # type: ignore[arg-type]
@@ -141,7 +142,7 @@ def test_a_board_without_a_cable(nomul: Nomul, bench):
     [
         ({"format": 2}, "format is 2, expected 1: it is of another version of nomul"),
         ({"seed": None}, "field seed is missing"),
-        ({"seed": "1"}, "seed is '1', not of type int"),
+        ({"seed": "1"}, 'seed is "1"; it must be a whole number'),
         ({"colour": "red"}, "field colour is unknown"),
         ({"device": "XC7A35T"}, "device is 'XC7A35T'; one of LFE5U-25F"),
         ({"file": "../../etc/passwd"}, "file is '../../etc/passwd'; it must be a name without folders"),
