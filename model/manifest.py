@@ -158,7 +158,7 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 
 def _check(path: Path, name: str, value: Any, kind: str) -> None:
-    """Refuses a value of none of the types that ``dict[str, Any] | None`` names, say; what is in it is not looked at."""
+    """Refuses a value of none of the types in ``dict[str, Any] | None``, say; what is in it is not looked at."""
     kinds = [_KINDS[one.partition("[")[0]] for one in kind.split(" | ")]
     if not any(holds(value) for _, holds in kinds):
         text = json.dumps(value)
