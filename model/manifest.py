@@ -222,7 +222,7 @@ def read_manifest(path: Path) -> Manifest:
         _check(path, one.name, found[one.name], str(one.type))
     for place, kind in _inside(found):
         *above, last = place
-        value = found
+        value: Any = found
         for key in above:
             value = value[key]
         if isinstance(value, dict) and last not in value:

@@ -42,20 +42,24 @@ class Limits:
         Bytes of a request.
     prompt, tokens : int
         Tokens of a prompt, and most to generate.
-    body_s : float
-        Seconds for a body to arrive.
+    head_s, body_s : float
+        Seconds for a request's head, from the connection or the last response on, and for a body to arrive.
     reader_s : float
         Seconds for which a reader may take nothing.
     grace_s : float
         Seconds for which requests may go on when the server is to end.
+    connections : int
+        Open at a time, below the 1024 files that a process may usually have.
     """
 
     body: int = 1 << 20
     prompt: int = 4096
     tokens: int = 1024
+    head_s: float = 30.0
     body_s: float = 30.0
     reader_s: float = 60.0
     grace_s: float = 10.0
+    connections: int = 512
 
 
 class Service:
