@@ -76,7 +76,7 @@ class Connection(H11Protocol):
             response = error_response(error)
             headers = [*response.raw_headers, (b"x-content-type-options", b"nosniff"), (b"connection", b"close")]
             events: list[Any] = [
-                h11.Response(status_code=error.status, headers=headers), h11.Data(data=response.body),
+                h11.Response(status_code=error.status, headers=headers), h11.Data(data=bytes(response.body)),
                 h11.EndOfMessage(),
             ]  # fmt: skip
             for event in events:

@@ -24,7 +24,7 @@ from .api import (
     parsed,
 )
 from .engine import Ask, Engine, Failed, Full, Ticket
-from .metrics import Metrics
+from .metrics import Metrics, Power
 from .text import Growing
 
 __all__ = ["BUSY_S", "Limits", "Service", "unavailable"]
@@ -81,10 +81,8 @@ class Service:
         What clients must present.
     hosts : set of str, optional
         Names by which the server may be called; by default any.
-    watts : callable, optional
-        Gives the power now, or None while the meter is away.
-    power : str
-        Where it comes from: measured, constant or modelled, and by which meter.
+    power : Power, optional
+        A meter.
     """
 
     def __init__(
@@ -98,8 +96,7 @@ class Service:
         limits: Limits | None = None,
         token: str | None = None,
         hosts: set[str] | None = None,
-        watts: Callable[[], float | None] | None = None,
-        power: str = "",
+        power: Power | None = None,
     ):
         self.engine = engine
         self.coder = coder
@@ -109,9 +106,8 @@ class Service:
         self.limits = limits or Limits()
         self.token = token
         self.hosts = hosts
-        self.watts = watts
         self.power = power
-        self.metrics = Metrics(engine, watts)
+        self.metrics = Metrics(engine, power)
         self.created = int(time.time())
         self.ending = asyncio.Event()
         self.watchers = 0
@@ -234,12 +230,14 @@ class Service:
 
     def state(self) -> dict[str, Any]:
         """What the page shows."""
-        engine = self.engine
+        engine, power = self.engine, self.power
+        low, high = (power.bounds_w if power else None) or (None, None)
         return {
             "time": time.monotonic(), "tokens": engine.tokens, "steps": engine.steps,
             "lane_tokens": engine.lane_tokens, "occupants": engine.occupants, "texts": engine.texts,
             "waiting": engine.waiting, "capacity": engine.capacity,
-            "metered": self.watts is not None, "watts": self.watts() if self.watts else None, "power": self.power,
+            "metered": power is not None, "watts": power.watts() if power else None, "low": low, "high": high,
+            "power": f"{power.label}, {power.meter}: {power.includes}" if power else "",
             "fault": engine.fault, "model": self.name, "board": self.board,
         }  # fmt: skip
 
