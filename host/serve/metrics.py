@@ -74,16 +74,16 @@ class _OfEngine:
         power = self._power
         watts = power.watts() if power else None
         if power is not None and watts is not None:
-            rows = [("nomul_watts", "Power by the meter; its label says what the figure is worth.", watts)]
+            figures = [("nomul_watts", "Power by the meter; its label says what the figure is worth.", watts)]
             if power.bounds_w is not None:
                 low, high = power.bounds_w
-                rows += [
+                figures += [
                     ("nomul_watts_low", "Lower end of that figure's error bar.", low),
                     ("nomul_watts_high", "Upper end of that figure's error bar.", high),
                 ]
-            for name, text, value in rows:
+            for name, text, shown in figures:
                 family = GaugeMetricFamily(name, text, labels=["label", "meter"])
-                family.add_metric([power.label, power.meter], value)
+                family.add_metric([power.label, power.meter], shown)
                 yield family
 
 
