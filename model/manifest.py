@@ -5,16 +5,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from .core_config import CoreConfig
+from .dram_control import DramControl, InitStep
 from .errors import NomulError
 from .files import atomic, os_errors, parse_json
+from .streamed_config import StreamedConfig
 
 __all__ = ["IDCODES", "Manifest", "read_manifest"]
 
 FORMAT = 1
+_LINKS = ("uart", "usb")
+_AREA = ("used", "available")
+_UNITS = ("comb", "ff", "bram", "multipliers")
+_MEMORY = {"int": "int", "str": "str", "dict[str, int]": "dict"}
+_SHOWN = 60  # characters of a value that is wrong
 
 #: What a chip says of itself over JTAG (Lattice, FPGA-TN-02039, table "ECP5 device IDs").
 IDCODES = {
@@ -134,6 +143,59 @@ class Manifest:
         return data
 
 
+_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "int": ("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool)),
+    "float": ("a number", lambda value: isinstance(value, int | float) and not isinstance(value, bool)),
+    "str": ("text", lambda value: isinstance(value, str)),
+    "bool": ("true or false", lambda value: isinstance(value, bool)),
+    "list": ("a list", lambda value: isinstance(value, list)),
+    "dict": ("an object", lambda value: isinstance(value, dict)),
+    "None": ("null", lambda value: value is None),
+}
+
+
+def _check(path: Path, name: str, value: Any, kind: str) -> None:
+    """Refuses a value of none of the types in ``dict[str, Any] | None``, say; what is in it is not looked at."""
+    kinds = [_KINDS[one.partition("[")[0]] for one in kind.split(" | ")]
+    if not any(holds(value) for _, holds in kinds):
+        text = json.dumps(value)
+        shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+        wanted = " or ".join(called for called, _ in kinds)
+        raise NomulError(f"{path}: {name} is {shown}; it must be {wanted}: build the bitstream again")
+
+
+def _inside(found: dict[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Places below the fields, and their types; those above a place come before it, and are right when it comes."""
+    for name in ("loader", "cables"):
+        yield from (((name, k), "str") for k in range(len(found[name])))
+    yield from ((("tools", name), "str") for name in found["tools"])
+    yield ("link", "kind"), "str"
+    if found["link"]["kind"] == "uart":
+        yield ("link", "baud"), "int"
+    yield from ((("timing", name), "float") for name in ("fmax_mhz", "worst_slack_ns"))
+    yield ("timing", "clocks"), "list"
+    for k in range(len(found["timing"]["clocks"])):
+        yield ("timing", "clocks", k), "dict"
+        yield from ((("timing", "clocks", k, name), "float") for name in ("wanted_mhz", "routed_mhz"))
+    for field_name, names in (("area", _AREA), ("units", _UNITS)):
+        for name in found[field_name]:
+            yield (field_name, name), "dict"
+            yield from (((field_name, name, one), "int") for one in names)
+    if found["core"] is not None:
+        yield from ((("core", name), "int | str") for name in found["core"])
+    if found["memory"] is not None:
+        yield from ((("memory", one.name), _MEMORY.get(str(one.type), "list")) for one in fields(DramControl))
+        yield from ((("memory", "registers", name), "int") for name in found["memory"]["registers"])
+        for k in range(len(found["memory"]["init"])):
+            yield ("memory", "init", k), "dict"
+            yield from ((("memory", "init", k, one.name), str(one.type)) for one in fields(InitStep))
+
+
+def _named(place: tuple[str | int, ...]) -> str:
+    """As ``timing.clocks[0].wanted_mhz``."""
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in place).removeprefix(".")
+
+
 def read_manifest(path: Path) -> Manifest:
     """Reads a manifest.
 
@@ -154,11 +216,26 @@ def read_manifest(path: Path) -> Manifest:
     for name in sorted(names ^ found.keys()):
         raise NomulError(f"{path}: field {name} is {'missing' if name in names else 'unknown'}")
     for one in fields(Manifest):
-        wanted = {"int": int, "str": str}.get(str(one.type))
-        if wanted is not None and (
-            not isinstance(found[one.name], wanted) or isinstance(found[one.name], bool)
-        ):
-            raise NomulError(f"{path}: {one.name} is {found[one.name]!r}, not of type {wanted.__name__}")
+        _check(path, one.name, found[one.name], str(one.type))
+    for place, kind in _inside(found):
+        *above, last = place
+        value: Any = found
+        for key in above:
+            value = value[key]
+        if isinstance(value, dict) and last not in value:
+            raise NomulError(f"{path}: field {_named(place)} is missing; build the bitstream again")
+        _check(path, _named(place), value[last], kind)
+    if found["link"]["kind"] not in _LINKS:
+        raise NomulError(f"{path}: link.kind is {found['link']['kind']!r}; one of {', '.join(_LINKS)}")
+    try:
+        if found["memory"] is not None:
+            DramControl.from_dict(found["memory"])
+        if found["core"] is not None:
+            (StreamedConfig if "port" in found["core"] else CoreConfig)(**found["core"])
+    except TypeError:
+        pass  # a core of another version, which may be built again
+    except NomulError as error:
+        raise NomulError(f"{path}: {error}") from None
     if found["device"] not in IDCODES:
         raise NomulError(f"{path}: device is {found['device']!r}; one of {', '.join(IDCODES)}")
     if Path(found["file"]).name != found["file"]:

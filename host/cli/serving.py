@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -31,6 +31,9 @@ from .common import (
     memory_of,
     tokenizer_for,
 )
+
+if TYPE_CHECKING:
+    from nomul.host.serve.metrics import Power
 
 _TOKEN = "NOMUL_TOKEN"
 _GOLDEN_LANES = 8
@@ -133,6 +136,16 @@ def _metered(name: str) -> Iterator[Live]:
         meter.close()
 
 
+def _power(live: Live) -> Power:
+    """What the server tells of a meter."""
+    from nomul.host.serve.metrics import Power
+
+    meter = live.meter
+    return Power(
+        watts=live.watts, label=meter.label, meter=meter.name, includes=meter.includes, bounds_w=meter.bounds_w
+    )
+
+
 @click.command("serve")
 @click.option("--board", "board_name", default="sim", show_default=True, metavar="sim|golden|PORT",
               help="The simulated board, the golden model on this CPU, or a serial port; several boards share a model: "
@@ -203,8 +216,7 @@ def serve_command(
             service = Service(
                 worker, coder, name=model_name(loaded), board=what, design=board.identity.design,
                 limits=limits, token=token, hosts=named if is_loopback(host) and token is None else None,
-                watts=live.watts if live else None,
-                power=f"{live.meter.label}, {live.meter.name}: {live.meter.includes}" if live else "",
+                power=_power(live) if live else None,
             )  # fmt: skip
             worker.start()
             try:

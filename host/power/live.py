@@ -10,8 +10,6 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from nomul.model.errors import NomulError
-
 from .meter import Meter
 
 __all__ = ["Live"]
@@ -65,7 +63,7 @@ class Live:
         """Asks once; what the thread does again and again."""
         try:
             value, now = self.meter.read(), self._clock()
-        except NomulError:
+        except Exception:  # also one of a library that a meter uses: it may come back like any other
             self._before = None
             return
         if self.meter.quantity == "joules":

@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import re
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from importlib import resources
 from typing import Any
@@ -214,11 +214,12 @@ def _page() -> Response:
 
 
 class _Guard:
-    """Lets in who may come: by the token, or without one by the name that the server is called."""
+    """Lets in who may come: by the token, or without one by the name that the server is called; not too many."""
 
-    def __init__(self, app: ASGIApp, service: Service):
+    def __init__(self, app: ASGIApp, service: Service, crowded: Callable[[], bool]):
         self._app = app
         self._service = service
+        self._crowded = crowded
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -233,6 +234,11 @@ class _Guard:
         await app(scope, receive, put)
 
     def _refused(self, path: str, headers: dict[bytes, bytes]) -> ApiError | None:
+        if self._crowded():
+            return ApiError(
+                503, f"{self._service.limits.connections} connections are open; try again later", code="unavailable",
+                kind="server_error", headers={"Retry-After": str(BUSY_S), "Connection": "close"},
+            )  # fmt: skip
         hosts, token = self._service.hosts, self._service.token
         if hosts is not None:
             # Else a web page could have its own name point here, and read what comes.
@@ -278,8 +284,8 @@ async def _mistake(request: Request, error: Exception) -> Response:
     )
 
 
-def application(service: Service) -> ASGIApp:
-    """The ASGI application."""
+def application(service: Service, crowded: Callable[[], bool]) -> ASGIApp:
+    """The ASGI application; ``crowded``: whether there are more connections than may be."""
     page = _page()
 
     async def root(request: Request) -> Response:
@@ -302,4 +308,4 @@ def application(service: Service) -> ASGIApp:
     )  # fmt: skip
     app.router.redirect_slashes = False
     app.state.service = service
-    return _Guard(app, service)
+    return _Guard(app, service, crowded)

@@ -22,7 +22,7 @@ from nomul.model.errors import NomulError
 __all__ = ["Ask", "Engine", "Failed", "Full", "Ticket"]
 
 _JOB_S = 0.05  # a job lasts about so long: users join and leave between jobs
-_TRIES = 3  # jobs in a row that may fail before their users are given up
+_TRIES = 3  # attempts in a row, two of them repeats, that fail before their users are given up
 
 _log = logging.getLogger(__name__)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from prometheus_client import (
     CollectorRegistry,
@@ -16,17 +17,42 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 
 from .engine import Engine
 
-__all__ = ["Metrics"]
+__all__ = ["Metrics", "Power"]
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Power:
+    """A meter that is asked, and what its figures are worth.
+
+    Attributes
+    ----------
+    watts : callable
+        Gives the power now, or None while the meter is away.
+    label : str
+        ``"measured"``, ``"constant"`` or ``"modelled"``.
+    meter : str
+        Its name.
+    includes : str
+        What the figure covers.
+    bounds_w : (float, float) or None
+        Error bar of a modelled figure.
+    """
+
+    watts: Callable[[], float | None]
+    label: str
+    meter: str
+    includes: str
+    bounds_w: tuple[float, float] | None = None
 
 
 class _OfEngine:
     """What the engine knows, read when it is asked for."""
 
-    def __init__(self, engine: Engine, watts: Callable[[], float | None] | None):
+    def __init__(self, engine: Engine, power: Power | None):
         self._engine = engine
-        self._watts = watts
+        self._power = power
 
     def collect(self) -> Iterator[Metric]:
         engine = self._engine
@@ -45,9 +71,20 @@ class _OfEngine:
             ("nomul_board_up", "0 if the latest job failed.", engine.fault is None),
         ):
             yield GaugeMetricFamily(name, text, value=float(value))
-        watts = self._watts() if self._watts else None
-        if watts is not None:
-            yield GaugeMetricFamily("nomul_watts", "Power by the meter.", value=watts)
+        power = self._power
+        watts = power.watts() if power else None
+        if power is not None and watts is not None:
+            figures = [("nomul_watts", "Power by the meter; its label says what the figure is worth.", watts)]
+            if power.bounds_w is not None:
+                low, high = power.bounds_w
+                figures += [
+                    ("nomul_watts_low", "Lower end of that figure's error bar.", low),
+                    ("nomul_watts_high", "Upper end of that figure's error bar.", high),
+                ]
+            for name, text, shown in figures:
+                family = GaugeMetricFamily(name, text, labels=["label", "meter"])
+                family.add_metric([power.label, power.meter], shown)
+                yield family
 
 
 class Metrics:
@@ -62,7 +99,7 @@ class Metrics:
         From a request's body to its first token and to its end, by endpoint.
     """
 
-    def __init__(self, engine: Engine, watts: Callable[[], float | None] | None):
+    def __init__(self, engine: Engine, power: Power | None):
         self._registry = registry = CollectorRegistry()
         self.requests = Counter(
             "nomul_requests", "Requests by endpoint and outcome.", ["endpoint", "outcome"], registry=registry
@@ -77,7 +114,7 @@ class Metrics:
             buckets=_SECONDS, registry=registry,
         )  # fmt: skip
         ProcessCollector(registry=registry)
-        registry.register(_OfEngine(engine, watts))
+        registry.register(_OfEngine(engine, power))
 
     def text(self) -> bytes:
         """All of it in Prometheus's text format."""

@@ -17,11 +17,10 @@ import uvicorn
 from nomul.model.errors import NomulError
 
 from .app import application
+from .protocol import connection
 from .service import Service
 
 __all__ = ["Server", "is_loopback", "listen"]
-
-_CONNECTIONS = 512  # below the 1024 files that a process may usually open
 
 
 def is_loopback(host: str) -> bool:
@@ -57,13 +56,16 @@ class Server(uvicorn.Server):
 
     def __init__(self, service: Service):
         self._service = service
-        grace = service.limits.grace_s
+        limits = service.limits
+
+        def crowded() -> bool:
+            return len(self.server_state.connections) > limits.connections
+
         super().__init__(
             uvicorn.Config(
-                application(service), http="h11", ws="none", loop="asyncio", lifespan="off", log_config=None,
-                access_log=False, server_header=False, proxy_headers=False,
-                limit_concurrency=_CONNECTIONS, timeout_keep_alive=30,
-                timeout_graceful_shutdown=int(grace) + 5,
+                application(service, crowded), http=connection(limits.head_s), ws="none", loop="asyncio",
+                lifespan="off", log_config=None, access_log=False, server_header=False, proxy_headers=False,
+                timeout_keep_alive=30, timeout_graceful_shutdown=int(limits.grace_s) + 5,
             )
         )  # fmt: skip
 

@@ -24,7 +24,7 @@ from .api import (
     parsed,
 )
 from .engine import Ask, Engine, Failed, Full, Ticket
-from .metrics import Metrics
+from .metrics import Metrics, Power
 from .text import Growing
 
 __all__ = ["BUSY_S", "Limits", "Service", "unavailable"]
@@ -42,20 +42,24 @@ class Limits:
         Bytes of a request.
     prompt, tokens : int
         Tokens of a prompt, and most to generate.
-    body_s : float
-        Seconds for a body to arrive.
+    head_s, body_s : float
+        Seconds for a request's head, from the connection or the last response on, and for a body to arrive.
     reader_s : float
         Seconds for which a reader may take nothing.
     grace_s : float
         Seconds for which requests may go on when the server is to end.
+    connections : int
+        Open at a time, below the 1024 files that a process may usually have.
     """
 
     body: int = 1 << 20
     prompt: int = 4096
     tokens: int = 1024
+    head_s: float = 30.0
     body_s: float = 30.0
     reader_s: float = 60.0
     grace_s: float = 10.0
+    connections: int = 512
 
 
 class Service:
@@ -77,10 +81,8 @@ class Service:
         What clients must present.
     hosts : set of str, optional
         Names by which the server may be called; by default any.
-    watts : callable, optional
-        Gives the power now, or None while the meter is away.
-    power : str
-        Where it comes from: measured, constant or modelled, and by which meter.
+    power : Power, optional
+        A meter.
     """
 
     def __init__(
@@ -94,8 +96,7 @@ class Service:
         limits: Limits | None = None,
         token: str | None = None,
         hosts: set[str] | None = None,
-        watts: Callable[[], float | None] | None = None,
-        power: str = "",
+        power: Power | None = None,
     ):
         self.engine = engine
         self.coder = coder
@@ -105,9 +106,8 @@ class Service:
         self.limits = limits or Limits()
         self.token = token
         self.hosts = hosts
-        self.watts = watts
         self.power = power
-        self.metrics = Metrics(engine, watts)
+        self.metrics = Metrics(engine, power)
         self.created = int(time.time())
         self.ending = asyncio.Event()
         self.watchers = 0
@@ -230,12 +230,14 @@ class Service:
 
     def state(self) -> dict[str, Any]:
         """What the page shows."""
-        engine = self.engine
+        engine, power = self.engine, self.power
+        low, high = (power.bounds_w if power else None) or (None, None)
         return {
             "time": time.monotonic(), "tokens": engine.tokens, "steps": engine.steps,
             "lane_tokens": engine.lane_tokens, "occupants": engine.occupants, "texts": engine.texts,
             "waiting": engine.waiting, "capacity": engine.capacity,
-            "metered": self.watts is not None, "watts": self.watts() if self.watts else None, "power": self.power,
+            "metered": power is not None, "watts": power.watts() if power else None, "low": low, "high": high,
+            "power": f"{power.label}, {power.meter}: {power.includes}" if power else "",
             "fault": engine.fault, "model": self.name, "board": self.board,
         }  # fmt: skip
 

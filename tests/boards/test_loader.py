@@ -3,64 +3,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fake_loader import RECORDED, Fake
 
 from nomul.host import loader as loading
 from nomul.host.loader import Cable, Loader, attached, udev_rule
 from nomul.model.errors import NomulError
-
-RECORDED = Path(__file__).parent / "recorded"
-SCRIPT = """#!{python}
-import json, os, sys, time
-sys.stdout.reconfigure(newline="")
-here = {here!r}
-arguments = sys.argv[1:]
-with open(os.path.join(here, "calls"), "a") as calls:
-    calls.write(json.dumps(arguments) + "\\n")
-with open(os.path.join(here, "answers")) as file:
-    answers = json.load(file)
-key = next((k for k in answers if k in arguments), None)
-if key is None:
-    sys.exit("unexpected: " + str(arguments))
-name, status = answers[key]
-if name == "hang":
-    print("SRAM erase: DONE", flush=True)
-    time.sleep(60)
-with open(os.path.join({recorded!r}, name + ".txt"), newline="") as text:
-    sys.stdout.write(text.read())
-sys.exit(status)
-"""
-
-
-class Fake:
-    """The program; ``answers`` maps an argument to a recording and an exit status."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        path = folder / "openFPGALoader"
-        path.write_text(SCRIPT.format(python=sys.executable, here=str(folder), recorded=str(RECORDED)))
-        path.chmod(0o755)
-        self.says()
-
-    def says(self, **answers: tuple[str, int]) -> None:
-        known = {"Version": ("version", 0), "detect": ("detect-85f", 0), "write-sram": ("sram", 0),
-                 "write-flash": ("flash", 0)}  # fmt: skip
-        known |= {name.replace("_", "-"): answer for name, answer in answers.items()}
-        (self.folder / "answers").write_text(json.dumps({f"--{name}": answer for name, answer in known.items()}))
-
-    @property
-    def calls(self) -> list[list[str]]:
-        return [json.loads(line) for line in (self.folder / "calls").read_text().splitlines()]
 
 
 @pytest.fixture
@@ -82,7 +38,7 @@ def test_the_way_through(fake: Fake, loader: Loader):
     loader.write(Path("a.bit"), persist=False, progress=lambda *at: seen.append(at))
     assert seen == [("Loading", 10), ("Loading", 50), ("Loading", 100)]
     loader.write(Path("a.bit"), persist=True, progress=lambda *at: seen.append(at))
-    assert seen[3:] == [("Erasing", 100), ("Writing", 100)]
+    assert seen[3:] == [("Erasing", 100), ("Writing", 100), ("Read flash", 50), ("Read flash", 100)]
     assert fake.calls == [
         ["--Version"],
         ["--board", "ulx3s", "--detect"],
@@ -96,7 +52,7 @@ def test_the_way_through(fake: Fake, loader: Loader):
     [
         ("no-cable", r"^no cable \(0403:6015\): plug the board in, "),
         ("no-permission", r"^the cable 0403:6015 may not be opened: a udev rule is missing\. As root, write this "
-                          r"line to /etc/udev/rules\.d/99-nomul\.rules, .*: "
+                          r"line to /etc/udev/rules\.d/70-nomul\.rules, .*: "
                           r'ATTRS\{idVendor\}=="0403", ATTRS\{idProduct\}=="6015", '),
         ("no-board", r"^openFPGALoader failed: Error: cannot find board 'nonsense'$"),
     ],
@@ -133,11 +89,16 @@ def test_a_library_is_missing(fake: Fake, loader: Loader):
     [
         (False, "sram-fail", 1, "^openFPGALoader failed: Error: Failed to program FPGA: std::exception; "
                                 "the chip is not configured: do it again$"),
-        (False, "sram-fail", 0, "^openFPGALoader does not say 'Disable configuration: DONE' but 'Error: Failed"),
+        (False, "sram-fail", 0, "^openFPGALoader failed: Error: Failed to program FPGA: std::exception; the chip is "),
+        (False, "flash", 0, "^openFPGALoader does not say 'Disable configuration: DONE' but 'Refresh: DONE'; the "),
         (False, "mismatch", 1, r"^the bitstream is for LFE5U-85F \(0x41113043\), the board has LFE5U-25F "
                                r"\(0x41111043\); the chip is not configured"),
         (True, "flash-refresh-fail", 1, "^openFPGALoader failed: .*; the flash may be half written: do it again"),
-        (True, "sram", 0, "^openFPGALoader does not say 'Refresh: DONE' but 'Disable configuration: DONE'; the flash "),
+        (True, "sram", 0, "^openFPGALoader does not say that it has read the flash back, but 'Disable configuration: "),
+        (True, "flash-unverified", 0, "^openFPGALoader does not say that it has read the flash back, but 'Refresh: "
+                                      "DONE'; the flash may be half written: do it again before the board is "),
+        (True, "flash-verify-fail", 1, "^the flash is not what was written: it differs at byte 70,144; the flash may "),
+        (True, "flash-verify-fail", 0, "^the flash is not what was written: it differs at byte 70,144; the flash may "),
         (True, "no-cable", 1, r"^no cable \(0403:6015\): .*; the flash may be half written"),
     ],
 )  # fmt: skip
@@ -175,6 +136,42 @@ def test_interrupted_while_it_writes(fake: Fake, loader: Loader):
         loader.write(Path("a.bit"), persist=True)
     assert time.monotonic() - begin < 30
     thread.join()
+
+
+@pytest.mark.parametrize(
+    ("line", "instead"),
+    [
+        (r"Verifying write.*\n", ""),
+        (r"\rRead flash : \[=+\] 100\.00%", ""),
+        (r"(?<=100\.00%)\nDone(?=\nRefresh)", ""),
+        ("Refresh: DONE\n", ""),
+    ],
+)
+def test_no_sign_of_a_flash_that_was_read_back_may_lack(
+    fake: Fake, loader: Loader, tmp_path: Path, line: str, instead: str
+):
+    whole = (RECORDED / "flash.txt").read_bytes().decode()
+    cut, count = re.subn(line, instead, whole)
+    assert count == 1
+    (tmp_path / "cut.txt").write_bytes(cut.encode())
+    fake.says(write_flash=(str(tmp_path / "cut"), 0))
+    with pytest.raises(NomulError, match=r"^openFPGALoader does not say .*; the flash may be half written"):
+        loader.write(Path("a.bit"), persist=True)
+
+
+@pytest.mark.parametrize(
+    ("persist", "state"),
+    [(True, "the flash may be half written: do it again before the board is switched off"),
+     (False, "the chip is not configured: do it again")],
+)  # fmt: skip
+def test_a_write_that_is_not_done_in_time(
+    fake: Fake, loader: Loader, monkeypatch: pytest.MonkeyPatch, persist: bool, state: str
+):
+    fake.says(write_flash=("hang", 0), write_sram=("hang", 0))
+    monkeypatch.setattr(loading, "_WRITE_S", 1.0)
+    with pytest.raises(NomulError) as caught:
+        loader.write(Path("a.bit"), persist=persist)
+    assert str(caught.value) == f"openFPGALoader was not done within 1 s; {state}"
 
 
 def test_a_loader_that_hangs_or_is_killed(fake: Fake, loader: Loader, monkeypatch: pytest.MonkeyPatch):
@@ -230,6 +227,28 @@ def test_the_cable_is_looked_at_before_the_loader_runs(fake: Fake, loader: Loade
     monkeypatch.setattr(loading, "attached", lambda ids: [Cable("0403:6015", "", True)])
     assert loader.detect() == 0x41113043
     assert len(fake.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "ids"),
+    [("ft232", "0403:6014"), ("ft2232", "0403:6010"), ("dirtyJtag", "1209:c0ca"), ("ft231X", "0403:6015")],
+)
+def test_a_cable_of_ones_own_has_its_own_rule(fake: Fake, name: str, ids: str):
+    fake.says(detect=("no-permission", 1))
+    vendor, product = ids.split(":")
+    with pytest.raises(NomulError) as caught:
+        Loader(("--cable", name)).detect()
+    assert str(caught.value).startswith(f"the cable {ids} may not be opened: a udev rule is missing. ")
+    assert f'ATTRS{{idVendor}}=="{vendor}", ATTRS{{idProduct}}=="{product}"' in str(caught.value)
+    assert "/etc/udev/rules.d/70-nomul.rules" in str(caught.value)  # before 73-seat-late.rules: uaccess
+    assert Loader(("--cable", name), ("1209:0001",)).cables == ("1209:0001",)
+
+
+def test_a_cable_that_nobody_knows_has_a_rule_to_fill_in(fake: Fake):
+    fake.says(detect=("no-permission", 1))
+    with pytest.raises(NomulError, match=r"^the cable \(lsusb lists its ids VVVV:PPPP\) may not be opened: .*"
+                                         r'ATTRS\{idVendor\}=="VVVV", ATTRS\{idProduct\}=="PPPP"'):  # fmt: skip
+        Loader(("--cable", "my_own")).detect()
 
 
 def test_a_rule_names_its_device():

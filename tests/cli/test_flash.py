@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fake_loader import Fake
 from outcome import Nomul
 
+from nomul.host import loader as loading
 from nomul.host.cli import flashing
 from nomul.host.cli.building import chip_for
 from nomul.hw.build.bitstream import board_sources
@@ -29,7 +32,8 @@ def manifest(data: bytes, **changes: object) -> Manifest:
         sha256=hashlib.sha256(data).hexdigest(), size=len(data), device="LFE5U-85F", package="CABGA381",
         speed=6, design=CHIP.design.hex(), sources=SOURCES, clock_hz=90_000_000, pll={},
         link={"kind": "uart", "baud": 3_000_000}, loader=["--board", "ulx3s"], cables=["0403:6015"],
-        memory=None, core=None, geometry=None, timing={}, area={}, seed=1, tools={},
+        memory=None, core=None, geometry=None, area={}, seed=1, tools={},
+        timing={"how": "routed", "clocks": [], "fmax_mhz": 110.4, "worst_slack_ns": 2.05},
         command="nomul build ulx3s-85f --config link --seed 1 --tools yowasp",
     )  # fmt: skip
     return replace(made, **changes)  # type: ignore[arg-type]
@@ -62,11 +66,16 @@ class StandInLoader:
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Puts a bitstream and its manifest where the command finds them."""
+    """Bitstreams on a shelf, and a loader that stands in."""
     monkeypatch.setattr(flashing, "Loader", StandInLoader)
+    monkeypatch.setattr(StandInLoader, "chip", "LFE5U-85F")
+    return _shelf(tmp_path, monkeypatch)
+
+
+def _shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Puts a bitstream and its manifest where the command finds them."""
     monkeypatch.setattr(flashing, "build_folder", lambda *parts: tmp_path)
     monkeypatch.setattr(flashing, "_released", lambda: tmp_path / "released")
-    monkeypatch.setattr(StandInLoader, "chip", "LFE5U-85F")
     folder = tmp_path / "ulx3s-85f-link"
     folder.mkdir()
 
@@ -168,7 +177,7 @@ def test_a_board_without_a_cable(nomul: Nomul, bench):
     [
         ({"format": 2}, "format is 2, expected 1: it is of another version of nomul"),
         ({"seed": None}, "field seed is missing"),
-        ({"seed": "1"}, "seed is '1', not of type int"),
+        ({"seed": "1"}, 'seed is "1"; it must be a whole number'),
         ({"colour": "red"}, "field colour is unknown"),
         ({"device": "XC7A35T"}, "device is 'XC7A35T'; one of LFE5U-25F"),
         ({"file": "../../etc/passwd"}, "file is '../../etc/passwd'; it must be a name without folders"),
@@ -183,3 +192,64 @@ def test_a_manifest_that_is_none(nomul: Nomul, bench, change: dict[str, object],
     assert message in nomul("flash", "ulx3s-85f", "--config", "link").failed()
     path.write_text("{")
     assert "is not valid JSON" in nomul("flash", "ulx3s-85f", "--config", "link").failed()
+
+
+# The same with an executable behind it: command line, loader, process, its words.
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
+    """A bitstream on the shelf, and an executable that says what openFPGALoader said."""
+    (tmp_path / "program").mkdir()
+    monkeypatch.setenv("PATH", f"{tmp_path / 'program'}:{os.environ['PATH']}")
+    monkeypatch.setattr(loading, "_USB", tmp_path / "no-usb")
+    _shelf(tmp_path, monkeypatch)()
+    return Fake(tmp_path / "program")
+
+
+def test_a_whole_run(nomul: Nomul, fake: Fake, tmp_path: Path):
+    file = str(tmp_path / "ulx3s-85f-link/ulx3s-85f-link.bit")
+    shown = nomul("flash", "ulx3s-85f", "--config", "link")
+    assert (shown.status, shown.err) == (0, "")
+    assert "ulx3s-85f-link.bit is running, until it is switched off" in shown.out
+    shown = nomul("flash", "ulx3s-85f", "--config", "link", "--persist", "--cable", "ft232")
+    assert shown.status == 0, shown.err
+    assert "ulx3s-85f-link.bit is in its flash, read back and equal" in shown.out
+    assert fake.calls == [
+        ["--Version"],
+        ["--board", "ulx3s", "--detect"],
+        ["--board", "ulx3s", "--write-sram", file],
+        ["--Version"],
+        ["--cable", "ft232", "--detect"],
+        ["--cable", "ft232", "--write-flash", "--verify", file],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "said", "message"),
+    [
+        ((), {"write_sram": ("sram-fail", 1)},
+         "openFPGALoader failed: Error: Failed to program FPGA: std::exception; the chip is not configured: do it "
+         "again"),
+        ((), {"detect": ("no-cable", 1)},
+         "no cable (0403:6015): plug the board in, with a cable that carries data"),
+        ((), {"Version": ("no-usb-library", 127)},
+         "openFPGALoader: libusb-1.0.so.0 is missing: apt-get install libusb-1.0-0"),
+        ((), {"detect": ("detect-25f", 0)},
+         "ulx3s-85f-link.bit is for LFE5U-85F (0x41113043), the board has LFE5U-25F (0x41111043); name the board that "
+         "is attached"),
+        (("--persist",), {"write_flash": ("flash-verify-fail", 1)},
+         "the flash is not what was written: it differs at byte 70,144; the flash may be half written: do it again "
+         "before the board is switched off"),
+        (("--persist",), {"write_flash": ("flash-unverified", 0)},
+         "openFPGALoader does not say that it has read the flash back, but 'Refresh: DONE'; the flash may be half "
+         "written: do it again before the board is switched off"),
+    ],
+)  # fmt: skip
+def test_a_whole_run_that_fails(
+    nomul: Nomul, fake: Fake, options: tuple[str, ...], said: dict[str, tuple[str, int]], message: str
+):
+    fake.says(**said)
+    assert nomul("flash", "ulx3s-85f", "--config", "link", *options).failed() == f"nomul: {message}"
+    written = [word for call in fake.calls for word in call if word.startswith("--write")]
+    assert bool(written) == any(name.startswith("write") for name in said)  # else the chip is left as it was

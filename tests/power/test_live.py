@@ -67,3 +67,18 @@ def test_it_runs_in_the_background():
             assert time.monotonic() < end
             time.sleep(0.01)
         assert live.watts() == 7.0
+
+
+def test_what_a_library_raises_does_not_end_it():
+    class Broken(Told):
+        def read(self) -> float:
+            self.reads = getattr(self, "reads", 0) + 1
+            if self.reads == 1:
+                raise OSError("a driver's own words")
+            return super().read()
+
+    with Live(Broken(7.0)) as live:
+        end = time.monotonic() + 10
+        while live.watts() is None and time.monotonic() < end:
+            time.sleep(0.01)
+        assert live.watts() == 7.0

@@ -16,6 +16,7 @@ import numpy as np
 from nomul.host.lanes import LanesBoard
 from nomul.host.sampling import Sampler
 from nomul.host.serve.engine import Engine
+from nomul.host.serve.metrics import Power
 from nomul.host.serve.server import Server, listen
 from nomul.host.serve.service import Limits, Service
 from nomul.model.errors import NomulError
@@ -27,7 +28,7 @@ from nomul.model.tokenizer import BEGIN, ByteTokenizer
 from nomul.sim.golden import Golden
 from nomul.sim.golden_board import GoldenBoard
 
-__all__ = ["NAME", "Served", "alone", "image", "lines", "said", "until"]
+__all__ = ["NAME", "Served", "alone", "image", "lines", "power", "said", "until"]
 
 NAME = "small"
 CODER = ByteTokenizer()
@@ -72,6 +73,14 @@ def until(text: str, *stops: str) -> str:
     """The text before the first stop string."""
     places = [text.find(stop) for stop in stops if stop in text]
     return text[: min(places)] if places else text
+
+
+def power(
+    watts: float | Callable[[], float | None], *, label: str = "measured", bounds: tuple[float, float] | None = None
+) -> Power:
+    """A meter that shows this."""
+    read = watts if callable(watts) else lambda: watts
+    return Power(watts=read, label=label, meter="told", includes="all of it", bounds_w=bounds)
 
 
 class Served:

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import Any
 
 import openai
 import pytest
-from served import NAME, Served, alone, said, until
+from served import NAME, Served, alone, power, said, until
 
 from nomul.host.serve.api import Message, rendered
 from nomul.model.tokenizer import BEGIN
@@ -238,14 +240,36 @@ def figures(served: Served) -> dict[str, float]:
     return {name: float(value) for name, value in rows}
 
 
+def events(served: Served) -> dict[str, Any]:
+    """The first of what the page is told."""
+    with served.http.stream("GET", "/live") as live:
+        return dict(json.loads(next(live.iter_lines()).removeprefix("data: ")))
+
+
 def test_power_is_told_where_there_is_a_meter():
     shown = [4.25]
-    with Served(watts=lambda: shown[0], power="measured, hwmon:ina226: 5 V") as served:
-        assert figures(served)["nomul_watts"] == 4.25
-        with served.http.stream("GET", "/live") as live:
-            line = next(live.iter_lines())
-        assert '"watts":4.25,"power":"measured, hwmon:ina226: 5 V"' in line
+    with Served(power=power(lambda: shown[0])) as served:
+        assert figures(served)['nomul_watts{label="measured",meter="told"}'] == 4.25
+        assert not any("nomul_watts_" in name for name in figures(served))
+        told = events(served)
+        assert {name: told[name] for name in ("metered", "watts", "low", "high", "power")} == {
+            "metered": True, "watts": 4.25, "low": None, "high": None, "power": "measured, told: all of it",
+        }  # fmt: skip
         shown[0] = None  # it is away
-        assert "nomul_watts" not in figures(served)
-        with served.http.stream("GET", "/live") as live:
-            assert '"metered":true,"watts":null' in next(live.iter_lines())
+        assert not any("nomul_watts" in name for name in figures(served))
+        told = events(served)
+        assert (told["metered"], told["watts"]) == (True, None)
+
+
+@pytest.mark.parametrize("label", ["constant", "modelled"])
+def test_power_that_was_not_measured_says_so(label: str):
+    bounds = (1.5, 4.25) if label == "modelled" else None
+    with Served(power=power(2.5, label=label, bounds=bounds)) as served:
+        found = {name: value for name, value in figures(served).items() if "watts" in name}
+        ends = ["", "_low", "_high"] if bounds else [""]
+        assert [*found] == [f'nomul_watts{end}{{label="{label}",meter="told"}}' for end in ends]
+        assert [*found.values()] == ([2.5, 1.5, 4.25] if bounds else [2.5])
+        told = events(served)
+        assert told["power"].startswith(f"{label}, ")
+        assert (told["low"], told["high"]) == (bounds or (None, None))
+

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from browser import Browser, chromium
-from served import NAME, Served, alone, said, until
+from served import NAME, Served, alone, power, said, until
 
 from nomul.host.serve.service import Limits
 
@@ -108,7 +108,7 @@ def test_it_says_when_the_server_has_ended(browser: Browser):
 
 
 def test_it_asks_for_the_token(browser: Browser):
-    with Served(token="s3cret", watts=lambda: 2.5) as served:
+    with Served(token="s3cret", power=power(2.5)) as served:
         browser.look(width=1200, height=760)
         browser.open(served.url)
         browser.wait("!document.querySelector('#key').hidden")
@@ -122,6 +122,19 @@ def test_it_asks_for_the_token(browser: Browser):
         assert made(browser) == "a" + said(alone("a", 5))
 
 
+def test_a_modelled_figure_stands_with_its_error_bar(browser: Browser):
+    with Served(power=power(2.5, label="modelled", bounds=(1.5, 4.25))) as served:
+        browser.look(width=1200, height=760)
+        browser.open(served.url)
+        browser.wait("document.querySelector('#status').textContent === 'ready'")
+        figure = browser.value("document.querySelector('#watts').parentElement.textContent")
+        assert figure == "2.50W, 1.50 to 4.25"
+        assert browser.value("document.querySelector('#power').textContent") == "modelled, told: all of it"
+        assert browser.value("document.querySelector('#joule').textContent") == "0.00, 0.00 to 0.00"
+        keep(browser, "error-bar")
+        assert browser.complaints == []
+
+
 @pytest.mark.parametrize(
     ("name", "width", "height", "scheme", "media"),
     [
@@ -133,7 +146,7 @@ def test_it_asks_for_the_token(browser: Browser):
     ],
 )
 def test_how_it_looks(browser: Browser, name: str, width: int, height: int, scheme: str, media: str):
-    with Served(watts=lambda: 3.7) as served:
+    with Served(power=power(3.7)) as served:
         browser.look(width=width, height=height, scheme=scheme)
         browser.open(served.url)
         browser.wait("document.querySelector('#status').className === 'up'")

@@ -236,6 +236,76 @@ def test_noise_instead_of_http(served: Served):
     assert served.http.get("/health").status_code == 200
 
 
+def answer(connection: socket.socket) -> tuple[int, dict[str, Any]]:
+    """Status and error of what comes on a connection, to its end."""
+    found = [*lines(connection)]
+    assert "content-type: application/json" in [line.lower() for line in found]
+    body = json.loads(found[-1])
+    assert {*body["error"]} == {"message", "type", "param", "code"}
+    return int(found[0].split()[1]), body["error"]
+
+
+def healthy(connection: socket.socket) -> bool:
+    """Asks and is answered, on a connection that stays."""
+    connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    found = b""
+    while not found.endswith(b"}"):
+        found += connection.recv(4096)
+    return found.startswith(b"HTTP/1.1 200")
+
+
+def test_what_is_no_http_is_told_in_the_same_form(served: Served):
+    with socket.create_connection(("127.0.0.1", served.port), timeout=20) as connection:
+        connection.sendall(b"HELO there\r\n\r\n")
+        status, told = answer(connection)
+    assert (status, told["code"], told["type"]) == (400, "invalid_http", "invalid_request_error")
+
+
+def test_a_head_that_does_not_come():
+    with Served(limits=Limits(head_s=0.5)) as served:
+        address = ("127.0.0.1", served.port)
+        with socket.create_connection(address, timeout=20) as silent:
+            begin = time.monotonic()
+            assert silent.recv(1) == b""
+            assert 0.4 < time.monotonic() - begin < 10
+        with socket.create_connection(address, timeout=20) as slow:  # each byte alone is no progress
+            for byte in b"GET /hea":
+                slow.sendall(bytes([byte]))
+                time.sleep(0.02)
+            status, told = answer(slow)
+        assert (status, told["code"]) == (408, "timeout")
+        with socket.create_connection(address, timeout=20) as again:  # behind a response too
+            assert healthy(again)
+            again.sendall(b"GET")
+            assert answer(again)[0] == 408
+        with socket.create_connection(address, timeout=20) as good:  # heads and bodies that come are not cut
+            for _ in range(4):
+                time.sleep(0.25)
+                assert healthy(good)
+        long = {"model": NAME, "prompt": "a", "max_tokens": 600, "temperature": 0, "stream": True}
+        assert post(served, PATHS[0], long).text.endswith("data: [DONE]\n\n")
+
+
+def test_more_connections_than_may_be():
+    """Those that ask nothing stand in the way, until their time is up."""
+    with Served(limits=Limits(connections=20, head_s=2.0)) as served:
+        address = ("127.0.0.1", served.port)
+        silent = [socket.create_connection(address, timeout=20) for _ in range(20)]
+        served.wait(lambda: len(served.server.server_state.connections) == 20)
+        response = httpx.get(f"{served.url}/health")
+        assert (response.status_code, error(response)["code"]) == (503, "unavailable")
+        assert error(response) == {
+            "message": "20 connections are open; try again later", "type": "server_error", "param": None,
+            "code": "unavailable",
+        }  # fmt: skip
+        assert response.headers["connection"] == "close"
+        assert response.headers["retry-after"] == "1"
+        served.wait(lambda: httpx.get(f"{served.url}/health").status_code == 200, 20)
+        assert all(connection.recv(1) == b"" for connection in silent)
+        for connection in silent:
+            connection.close()
+
+
 def test_without_room_one_is_told_to_come_again():
     with Served(queue=0, limits=Limits(tokens=100_000)) as served:
         body = {"model": NAME, "prompt": "a", "max_tokens": 100_000, "n": 8, "temperature": 0, "stream": True}
