@@ -20,6 +20,7 @@ from nomul.host.cli.board import counters, open_board
 from nomul.host.cli.common import Loaded, compile_core, load_any
 from nomul.host.driver import Board
 from nomul.host.power import CsvLog, Meter
+from nomul.host.power.modelled import ModelledMeter
 from nomul.hw.dram.boards import BOARDS, DramBoard
 from nomul.model.core_config import CoreConfig
 from nomul.model.errors import NomulError
@@ -135,7 +136,7 @@ def bench(settings: Settings, *, command: str = "", say: Say = lambda line: None
         meters = opened(settings.meters, simulated=settings.board == "sim")
         for meter in meters.values():
             stack.callback(meter.close)
-        asked = _clock(settings, config)
+        asked = _clock(settings, config, meters.get("board"))
         if settings.board_too:
             with open_board(settings.board, image, config, dram=memory, say=say) as (board, process):
                 if process is not None:
@@ -197,17 +198,18 @@ def bench(settings: Settings, *, command: str = "", say: Say = lambda line: None
     }
 
 
-def _clock(settings: Settings, config: CoreConfig | StreamedConfig) -> tuple[float, str] | None:
+def _clock(
+    settings: Settings, config: CoreConfig | StreamedConfig, meter: Meter | CsvLog | None
+) -> tuple[float, str] | None:
     """The clock that a user or a modelled power asks for, and where it comes from; else the board's is taken."""
-    for name in settings.meters:
-        if name.strip().startswith("modelled:"):
-            hertz = modelled_clock_hz(name, asdict(config))
-            if settings.clock_mhz is not None and abs(settings.clock_mhz * 1e6 - hertz) > 1e-6 * hertz:
-                raise NomulError(
-                    f"bench: --clock-mhz {settings.clock_mhz:g}: the power of {name} is that of {hertz / 1e6:g} MHz; "
-                    f"leave the clock out"
-                )
-            return hertz, f"that of {name}"
+    if isinstance(meter, ModelledMeter):
+        hertz = modelled_clock_hz(meter, asdict(config))
+        if settings.clock_mhz is not None and abs(settings.clock_mhz * 1e6 - hertz) > 1e-6 * hertz:
+            raise NomulError(
+                f"bench: --clock-mhz {settings.clock_mhz:g}: the power of {meter.path} is that of {hertz / 1e6:g} MHz; "
+                f"leave the clock out"
+            )
+        return hertz, f"that of modelled:{meter.path}"
     if settings.clock_mhz is not None:
         return settings.clock_mhz * 1e6, "given on the command line"
     return None
