@@ -186,7 +186,7 @@ def test_a_bench_under_rapl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         repeat=2, meters=("rapl",),
     )  # fmt: skip
     document = bench(settings)
-    assert [target["key"] for target in document["targets"]][0] == "golden"
+    assert document["targets"][0]["key"] == "golden"
     for target in document["targets"]:
         (run,) = target["runs"]
         times = [(s["first_s"], s["last_s"]) for s in run["samples"]]

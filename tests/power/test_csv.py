@@ -98,14 +98,17 @@ def test_bad_files(tmp_path: Path):
 def test_the_newest_line(tmp_path: Path):
     found = log(tmp_path, "")
     for text, newest in (
-        ("", None), ("time,power", None), ("time,power\n", None), (f"time,power\n{T},", None), (f"time,power\n{T},1\n", T),
+        ("", None), ("time,power", None), ("time,power\n", None), (f"time,power\n{T},", None),
+        (f"time,power\n{T},1\n", T),
         (f"power_W;t\n1,5;{T}\n2,5;{T + 3}\n9;{T + 4}", T + 3), (f"time,power\n{T + 1},1\n# end\n\n", T + 1),
         ("time,power\n" + "".join(f"{T + k},{k}.123456789\n" for k in range(5000)), T + 4999),
     ):  # fmt: skip
         found.path.write_text(text)
         assert found.latest() == newest
-    for text, said in (("clock,power\n", "no column is called time"), ("time,power\nnoon,1\n", "'noon' is neither"),
-                       ("power,time\n1\n", "last line: 1 fields"), (f"time,{'x' * 140_000}\n{T},1\n", "field limit")):  # fmt: skip
+    for text, said in (
+        ("clock,power\n", "no column is called time"), ("time,power\nnoon,1\n", "'noon' is neither"),
+        ("power,time\n1\n", "last line: 1 fields"), (f"time,{'x' * 140_000}\n{T},1\n", "field limit"),
+    ):  # fmt: skip
         found.path.write_text(text)
         with pytest.raises(NomulError, match=said):
             found.latest()
