@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nomul.host.bench.peers as peers_module
-from nomul.host.bench.figures import LABELS, Spread, figure, shown
+from nomul.host.bench.figures import LABELS, Spread, brief, figure, shown
 from nomul.host.bench.measure import Case, cases, figures_of, prompts_of, rates, request_rows, serve
 from nomul.host.bench.peers import KINDS, peers
 from nomul.model.errors import NomulError
@@ -130,6 +130,13 @@ def test_requests_step_by_step(length: int, lanes: int, users: int, output: int)
 )  # fmt: skip
 def test_shown(value: float, unit: str, text: str):
     assert shown(value, unit) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(12.34, "12.3"), (99_949, "99,949"), (99_950, "100 k"), (3e6, "3 M"), (48.25e6, "48.2 M")]
+)
+def test_brief(value: float, text: str):
+    assert brief(value) == text
 
 
 def test_peers_say_where_from_and_how():
