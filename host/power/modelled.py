@@ -116,7 +116,7 @@ def memory_power(
     write_share: float,
     activates_per_second: float,
 ) -> dict[str, Estimate]:
-    """Watts of a DDR3 chip that is never powered down, after Micron's TN-41-01.
+    """Watts of a DDR3 or SDR chip that is never powered down, after Micron's TN-41-01.
 
     Parameters
     ----------
@@ -136,8 +136,10 @@ def memory_power(
     """
     table = coefficients()["memory"]
     if part not in table:
-        raise NomulError(f"modelled: no coefficients of {part}; there are: {', '.join(table)}")
+        raise NomulError(f"modelled: no coefficients of the memory {part}; there are: {', '.join(table)}")
     chip = table[part]
+    if chip["kind"] == "SDR":
+        return _sdr_power(chip, clock_mhz, read_share, write_share, activates_per_second)
     volts, typical = chip["volts"] * 1e-3, chip["typical"]  # currents are in mA
     speed = min(1.0, clock_mhz / chip["clock_mhz"])
 
@@ -157,6 +159,27 @@ def memory_power(
         "write": watts(volts * (chip["idd4w"] - chip["idd3n"]) * write_share * speed),
         "refresh": watts(refresh),
         "data": watts(data),
+    }
+
+
+def _sdr_power(
+    chip: Mapping[str, Any], clock_mhz: float, read_share: float, write_share: float, activates_per_second: float
+) -> dict[str, Estimate]:
+    volts = chip["volts"] * 1e-3  # currents are in mA
+    speed = min(1.0, clock_mhz / chip["clock_mhz"])
+
+    def watts(value: float, most: float = 1.0) -> Estimate:
+        return Estimate(low=chip["typical"] * value, value=value, high=chip["most"] * most * value)
+
+    burst = volts * (chip["idd4"] - chip["idd3n"]) * speed
+    toggles = chip["data_pins"] * 0.5 * read_share * clock_mhz * 1e6  # of random data; who writes drives the pins
+    return {
+        "background": watts(volts * chip["idd3n"], max(1.0, clock_mhz / chip["standby_mhz"])),
+        "activate": watts(volts * (chip["idd1"] - chip["idd3n"]) * chip["trc"] * 1e-9 * activates_per_second),
+        "read": watts(burst * read_share),
+        "write": watts(burst * write_share),
+        "refresh": watts(volts * (chip["idd5"] - chip["idd3n"]) * chip["trfc"] / chip["trefi"]),
+        "data": _of(coefficients()["pin"], "joules").times(toggles * chip["volts"] ** 2),
     }
 
 
@@ -262,10 +285,11 @@ class ModelledMeter(Reading):
         self.clock_hz = 1e6 * _clock_mhz(report, str(path))
         self.estimate = sum(self.parts.values(), start=Estimate(low=0.0, value=0.0, high=0.0))
         bounds = (self.estimate.low, self.estimate.high)
-        memory = any(name.startswith("memory_") for name in self.parts)
+        part = report["activity"].get("memory", {}).get("part")
+        memory = f" and {coefficients()['memory'][part]['kind']} memory {part}" if part else ""
         super().__init__(
             name=f"modelled {path.name}", rate_hz=_RATE_HZ, range_w=bounds, label="modelled", bounds_w=bounds,
-            includes=f"FPGA {report['part']}{' and DDR3' if memory else ''}; not regulators, clocks and what else "
+            includes=f"FPGA {report['part']}{memory}; not regulators, clocks and what else "
             f"is on a board",
         )  # fmt: skip
 

@@ -289,7 +289,7 @@ def test_a_streamed_bench(streamed: Path):
     board = document["targets"][0]
     cases_ = [(run["users"], run["prompt"], run["output"]) for run in board["runs"]]
     assert cases_ == [(1, 4, 4), (1, 7, 4), (3, 4, 4), (3, 7, 4)]
-    image = CONFIG.compile(fold(load_any(str(streamed.parent / "small")).model))
+    image = CONFIG.compile(load_any(str(streamed.parent / "small")).model)
     for run in board["runs"]:
         step = step_traffic(image, CONFIG, texts=run["users"], logits=int(run["users"] == 1))
         traffic, sample = run["traffic"], run["samples"][0]

@@ -79,7 +79,9 @@ def test_tokens_are_those_of_the_model(model: MatMulFreeLM, ours: Deployed, prom
 
 
 @torch.inference_mode()
-def test_the_golden_model_s_tokens_are_as_good(folder: Path, model: MatMulFreeLM, ours: Deployed, prompts: list[list[int]]):
+def test_the_golden_model_s_tokens_are_as_good(
+    folder: Path, model: MatMulFreeLM, ours: Deployed, prompts: list[list[int]]
+):
     """The integer model has fixed-point norms and gates: on the same text its token is PyTorch's, or next to it."""
     image = StreamedConfig.for_geometry(GEOMETRY, memory_bytes=1 << 20).compile(fold(read_checkpoint(folder)))
     columns = [*ours.generate(prompts, OUTPUT)]
