@@ -12,14 +12,15 @@ from nomul.model.files import os_errors, parse_json
 
 from .figures import LABELS
 
-__all__ = ["SCHEMA", "cells", "read_document"]
+__all__ = ["MOST_MHZ", "SCHEMA", "cells", "read_document"]
 
 SCHEMA = 2  #: Version of the file.
 
 _MOST_BYTES = 1 << 28
+MOST_MHZ = (0.001, 10_000.0)  #: Least and most of a core's clock.
+
 _MOST_DEPTH = 16
 _MOST_NUMBER = 10**18
-_CLOCKS = tuple(1e6 * mhz for mhz in (0.001, 10_000))  # as --clock-mhz
 _NUMBER = (int, float)
 _TEXT = (str, type(None))
 #: Type of each field that is needed; a list of one element holds for all elements.
@@ -100,8 +101,9 @@ def read_document(path: Path) -> dict[str, Any]:
     _walk(found, str(path))
     _check(found, _SHAPE, str(path))
     clock = found["core"]["clock_hz"]
-    if not _CLOCKS[0] <= clock <= _CLOCKS[1]:
-        raise NomulError(f"{path}: core: clock_hz is {clock:g}; it must be {_CLOCKS[0]:g} to {_CLOCKS[1]:g}")
+    low, high = (1e6 * mhz for mhz in MOST_MHZ)
+    if not low <= clock <= high:
+        raise NomulError(f"{path}: core: clock_hz is {clock:g}; it must be {low:g} to {high:g}")
     return found
 
 

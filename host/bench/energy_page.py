@@ -106,20 +106,20 @@ def _table(document: dict[str, Any]) -> str:
     for target, run in found:
         energy = run["energy"]
         idle = energy.get("idle")
-        watts = (escape(shown(idle[side]["value"], "W")) if idle else "" for side in ("before", "after"))
+        watts = ", ".join(escape(shown(idle[side]["value"], "W")) for side in ("before", "after")) if idle else ""
         rows.append([
             escape(target["name"]).replace(" ", "&nbsp;"), label(energy["decode"]["joules_per_token"]["label"]),
-            *(str(run[name]) for name in ("users", "prompt", "output")),
+            str(run["users"]), f"{run['prompt']}+{run['output']}",
             *(_joules(energy[part].get(name)) for part in ("decode", "request") for name, _ in parts),
-            *(watts if any_idle else ()),
+            *[watts] * any_idle,
         ])  # fmt: skip
-    header = ["", "", "users", "prompt", "output"]
+    header = ["", "", "users", "lengths"]
     for whole in ("generating", "whole request"):
         header += [whole, *["above idle"] * any_idle]
-    header += ["idle before", "after"] * any_idle
+    header += ["idle"] * any_idle
     return (
         "<p>Joules for each token that users got, from the first token on (generating) and from the request on; "
-        "medians, below them quartiles or the ends of the error bar."
+        "medians, below them quartiles or the ends of the error bar. Lengths: prompt and output."
         + " Above idle: less the mean of idle power before and after; ± half their difference." * any_idle
         + "</p>\n" + table(header, rows, range(2, len(header)))
     )
@@ -130,7 +130,7 @@ def _joules(figure: dict[str, Any] | None) -> str:
         return ""
     text = escape(shown(figure["value"], "J"))
     if "uncertainty" in figure:
-        text += f" ± {escape(shown(figure['uncertainty'], 'J'))}"
+        text += f"<small>± {escape(shown(figure['uncertainty'], 'J'))}</small>"
     low, high = figure.get("low", figure.get("q1")), figure.get("high", figure.get("q3"))
     if low == high or low is None or high is None:
         return text

@@ -211,6 +211,7 @@ def roofline(bounds: Sequence[Bound], marks: Sequence[Mark], *, title: str) -> s
         parts.append(_line(ex, ey, edge + 8, at, f"leader {bound.style}"))
         parts.append(_text(edge + 12, at + 4, bound.name, f"name {bound.style}"))
     taken: list[tuple[float, float]] = []
+    discs = []  # over all that leads to them
     ours = [mark for mark in marks if mark.ours]
     letters = {id(mark): chr(ord("A") + number % 26) for number, mark in enumerate(ours)}
     for mark in [*ours, *(mark for mark in marks if not mark.ours)]:
@@ -221,11 +222,12 @@ def roofline(bounds: Sequence[Bound], marks: Sequence[Mark], *, title: str) -> s
         if place != px:
             parts.append(_line(px, py, place, py, "leader"))
             parts.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="2" class="{kind}-true {mark.style}"/>')
-        parts.append(
+        discs.append(
             f'<g class="{kind} {mark.style}"><title>{escape(mark.title)}</title>'
             f'<circle cx="{place:.1f}" cy="{py:.1f}" r="{_MARK}"/>'
             f"{_text(place, py + 3.7, letters.get(id(mark), mark.text), '', 'middle')}</g>"
         )
+    parts += discs
     for number, mark in enumerate(ours):
         at_x, at_y = left + number % 2 * (_WIDTH - left) / 2, height + 12 + 22 * (number // 2)
         parts.append(

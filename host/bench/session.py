@@ -29,18 +29,17 @@ from nomul.model.streamed_config import PORTS, StreamedConfig
 from nomul.model.ternary import TRITS_PER_BYTE
 
 from .derived import link_figure, peak_figure, roofline, traffic_figures
-from .document import SCHEMA
+from .document import MOST_MHZ, SCHEMA
 from .energy import metered, modelled_clock_hz, opened, steady
 from .measure import Case, Sample, Target, cases, figures_of, prompts_of
 from .targets import BoardTarget, GoldenTarget, torch_target
 from .traffic import step_traffic
 
-__all__ = ["MOST_LANES", "MOST_LENGTH", "MOST_MHZ", "MOST_REPEAT", "Settings", "bench", "design_of", "model_sha256"]
+__all__ = ["MOST_LANES", "MOST_LENGTH", "MOST_REPEAT", "Settings", "bench", "design_of", "model_sha256"]
 
 MOST_LENGTH = 1 << 20  #: Tokens of a prompt or an output.
 MOST_REPEAT = 1000
 MOST_LANES = 16
-MOST_MHZ = (0.001, 10_000.0)  #: Least and most.
 
 # Where a clock comes from; some are followed by a name.
 FROM_BOARD = "the board's identity"

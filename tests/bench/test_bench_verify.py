@@ -9,15 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from bench_cases import cpu_bench, nomul, write_tiny
 
 from nomul.host.bench.consistency import recomputed
-from nomul.host.bench.document import cells, read_document
+from nomul.host.bench.document import MOST_MHZ, cells, read_document
 from nomul.host.bench.energy import energy_figures
 from nomul.host.bench.figures import figure
 from nomul.host.bench.measure import Case
+from nomul.host.bench.session import MOST_LANES, MOST_LENGTH, MOST_REPEAT
 from nomul.host.bench.verify import Check, _compared, verify
+from nomul.host.cli.benching import bench_command
 from nomul.model.errors import NomulError
 
 
@@ -282,3 +285,14 @@ def test_what_a_checked_file_says_is_not_given_again(document: dict[str, Any], f
     shown = nomul("bench", "--verify", file(document), "--repeat", 9)
     assert shown.status == 2
     assert "--repeat with --verify: the file says it; leave it out" in shown.err
+
+
+def test_a_file_may_ask_for_what_the_command_line_may():
+    options = {parameter.name: parameter.type for parameter in bench_command.params}
+    told = {name: (options[name].min, options[name].max) for name in ("repeat", "lanes", "clock_mhz")}  # type: ignore
+    assert told == {"repeat": (1, MOST_REPEAT), "lanes": (1, MOST_LANES), "clock_mhz": MOST_MHZ}
+    for name, least in (("prompts", 1), ("outputs", 2)):
+        assert options[name].convert(f"{least},{MOST_LENGTH}", None, None) == (least, MOST_LENGTH)
+        for wrong in (least - 1, MOST_LENGTH + 1, "9" * 5000):
+            with pytest.raises(click.BadParameter, match=f"it must be {least} to {MOST_LENGTH}"):
+                options[name].convert(str(wrong), None, None)
