@@ -259,7 +259,7 @@ def _measured(
             return [target.run(case, prompts) for _ in range(settings.repeat)]
 
         energy = None
-        if meter is not None and target.label == "measured":
+        if meter is not None and meter.label == target.label == "measured":
             samples, energy = metered(meter, case, repeat)
         else:
             samples = repeat()

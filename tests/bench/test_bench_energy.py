@@ -16,7 +16,9 @@ from bench_cases import nomul, write_tiny
 import nomul.host.bench.energy as energy_module
 from nomul.host.bench.energy import metered, modelled_clock_hz, opened, steady
 from nomul.host.bench.measure import Case, Sample, figures_of, timed
-from nomul.host.bench.session import Settings, bench
+from nomul.host.bench.page import page
+from nomul.host.bench.session import Settings, _measured, bench
+from nomul.host.bench.verify import verify
 from nomul.host.power import CsvLog, Unreadable, kinds, open_meter
 from nomul.host.power.meter import Reading, number
 from nomul.host.power.modelled import ModelledMeter
@@ -198,6 +200,36 @@ def test_a_bench_under_rapl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         above = run["energy"]["decode"]["joules_per_token_above_idle"]
         assert abs(above["value"]) < 1e-3 * run["energy"]["decode"]["joules_per_token"]["value"]
         assert run["energy"]["meter"]["includes"].startswith("processor: package-0; not the board")
+    file = tmp_path / "bench.json"
+    file.write_text(json.dumps(document))
+    checks = verify(file)
+    assert not [check for check in checks if check.outcome == "differs"]
+    power = [check for check in checks if check.what.endswith(": power")]
+    assert [check.outcome for check in power] == ["not re-run"] * len(document["targets"])
+    text = page(document)
+    assert text.count("includes: processor: package-0; not the board") == len(document["targets"])
+    assert "idle: 30 W before, 30 W after, 500 ms each, measured" in text
+
+
+@pytest.mark.parametrize("name", ["constant:2.5W", "modelled"])
+def test_a_steady_power_of_a_real_board(tmp_path: Path, name: str):
+    """Over its measured speed, with the error bar that it has; nothing idles for it."""
+
+    class Fake:
+        key, name, label, what = "board", "board", "measured", "a stand-in"
+
+        def run(self, case: Case, prompts: Any) -> Sample:
+            return Sample(first_s=0.5, last_s=2.5, tokens=[[1] * case.output])
+
+    meter = report(tmp_path) if name == "modelled" else open_meter(name)
+    begin = time.monotonic()
+    found = _measured(Fake(), [Case(prompt=2, output=5)], Settings(repeat=2), 64, meter, lambda line: None)
+    assert time.monotonic() - begin < energy_module.IDLE_S
+    joules = found["runs"][0]["energy"]["decode"]["joules_per_token"]
+    assert joules["label"] == meter.label
+    assert joules["value"] == pytest.approx(meter.read() * 2.0 / 4)
+    if meter.bounds_w is not None:
+        assert (joules["low"], joules["high"]) == pytest.approx([watts * 2.0 / 4 for watts in meter.bounds_w])
 
 
 def test_a_typed_power_over_a_simulated_speed():
