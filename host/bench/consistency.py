@@ -63,6 +63,7 @@ def contradictions(document: dict[str, Any], settings: Settings) -> Iterator[tup
     yield "model: sizes", list(_model(document))
     yield "core: configuration, roofline", list(_core(document, settings))
     yield "settings: a run for each case", list(_runs(document, settings))
+    yield "settings: board and meters", list(_asked(document, settings))
     for target in document["targets"]:
         yield f"{target['name']}: name and label", list(_identity(target))
     for target, run, name in cells(document):
@@ -126,6 +127,20 @@ def _runs(document: dict[str, Any], settings: Settings) -> Iterator[str]:
     if keys != sorted(KEYS):
         yield f"targets and absent are {_short(keys)}; each of {', '.join(KEYS)} is in one of them, once"
     yield from differences(document["seed"], settings.seed, "seed")
+
+
+def _asked(document: dict[str, Any], settings: Settings) -> Iterator[str]:
+    """A simulated board is one that was asked for, of the design that is told; what has a meter has joules."""
+    metered = {"cpu" if name.strip() == "rapl" else "board" for name in settings.meters}
+    for target in document["targets"]:
+        board = target["key"] == "board"
+        if board and (settings.board == "sim") != (target["label"] == "simulated"):
+            yield f"board is {_short(settings.board)}, and {target['name']} is {target['label']}"
+        if board:
+            yield from differences(target.get("design"), document["core"]["design"], f"{target['name']}: design")
+        wanted = ("board" if board else "cpu") in metered
+        if any(("energy" in run) != wanted for run in target["runs"]):
+            yield f"{target['name']}: meters are {_short(list(settings.meters))}, a run has energy if one is for it"
 
 
 def _identity(target: dict[str, Any]) -> Iterator[str]:

@@ -128,7 +128,7 @@ def test_a_bench_verifies(folder: Path, tmp_path: Path):
     assert wrong["what"] == "simulated board, prompt 2, output 3: cycles of decode"
 
     # Another version of the hardware: its cycles say nothing about the file's.
-    lie["core"]["design"] = "0" * 16
+    lie["core"]["design"] = lie["targets"][0]["design"] = "0" * 16
     (tmp_path / "lie.json").write_text(json.dumps(lie))
     told = nomul("bench", "--verify", tmp_path / "lie.json", "--no-cpu", "--json")
     assert told.status == 1
@@ -340,6 +340,24 @@ def test_lies_about_a_board_are_found(streamed: Path, change: Callable[[dict[str
         assert recomputed(document, target, run) == []
         change(run)
         assert part in "; ".join(recomputed(document, target, run))
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (lambda d: d["settings"].update(board="/dev/tty0"), "board is /dev/tty0, and simulated board is simulated"),
+        (lambda d: d["targets"][0].update(design="0" * 16), "simulated board: design is 0000000000000000"),
+        (lambda d: d["targets"][0]["runs"][2].pop("energy"), "a run has energy if one is for it"),
+        (lambda d: d["settings"].update(meters=[]), "meters are [], a run has energy if one is for it"),
+    ],
+)
+def test_a_board_that_was_not_asked_for(streamed: Path, tmp_path: Path, change: Callable[[Any], Any], part: str):
+    document = json.loads((streamed / "bench.json").read_text())
+    change(document)
+    (tmp_path / "lie.json").write_text(json.dumps(document))
+    told = nomul("bench", "--verify", tmp_path / "lie.json", "--json")
+    assert told.status == 1
+    assert part in " ".join(check["detail"] for check in json.loads(told.out)["checks"])
 
 
 def test_another_typed_power_is_found(streamed: Path, tmp_path: Path):
