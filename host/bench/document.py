@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The file that a bench leaves, ``bench.json``: what it must hold, and whether its figures follow from its samples."""
+"""The file that a bench leaves, ``bench.json``: what it must hold."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,18 @@ from nomul.model.errors import NomulError
 from nomul.model.files import os_errors, parse_json
 
 from .figures import LABELS
-from .measure import Case, figures_of
 
-__all__ = ["SCHEMA", "cells", "read_document", "recomputed"]
+__all__ = ["MOST_MHZ", "SCHEMA", "cells", "read_document"]
 
-SCHEMA = 1  #: Version of the file.
+SCHEMA = 2  #: Version of the file.
 
 _MOST_BYTES = 1 << 28
+MOST_MHZ = (0.001, 10_000.0)  #: Least and most of a core's clock.
+
+_MOST_DEPTH = 16
+_MOST_NUMBER = 10**18
 _NUMBER = (int, float)
+_TEXT = (str, type(None))
 #: Type of each field that is needed; a list of one element holds for all elements.
 _SHAPE: dict[str, Any] = {
     "schema": int,
@@ -28,10 +31,13 @@ _SHAPE: dict[str, Any] = {
     "seed": int,
     "machine": dict,
     "tools": dict,
-    "model": {"name": str, "path": str, "sha256": str, "ternary_weights": int, "geometry": dict},
-    "core": {"design": str, "kind": str, "configuration": dict, "trits_per_cycle": int, "clock_hz": _NUMBER,
-             "clock_from": str},
-    "settings": {"board": str, "weights": str, "lanes": int, "prompts": [int], "outputs": [int], "repeat": int},
+    "model": {"name": str, "path": str, "sha256": str, "ternary_weights": int,
+              "parameters": int, "geometry": {"hidden": int, "intermediate": int, "layers": int, "vocab": int}},
+    "core": {"design": str, "kind": str, "configuration": {"lanes": int, "bytes_per_beat": int},
+             "trits_per_cycle": int, "bound_cycles": _NUMBER, "clock_hz": _NUMBER, "clock_from": str},
+    "settings": {"model": _TEXT, "board": str, "weights": str, "lanes": int, "engine": _TEXT,
+                 "bytes_per_beat": (int, type(None)), "dram": _TEXT, "prompts": [int], "outputs": [int], "repeat": int,
+                 "seed": int, "clock_mhz": (*_NUMBER, type(None)), "meters": [str], "board_too": bool, "cpu": bool},
     "targets": [
         {
             "key": str, "name": str, "label": str, "what": str,
@@ -62,14 +68,17 @@ def _check(value: Any, shape: Any, where: str) -> None:
         for number, element in enumerate(value):
             _check(element, shape[0], f"{where}[{number}]")
     else:
-        right = isinstance(value, shape) and not isinstance(value, bool)
-        if not right or (isinstance(value, float) and not math.isfinite(value)):
-            names = [kind.__name__ for kind in (shape if isinstance(shape, tuple) else (shape,))]
+        if not isinstance(value, shape) or (isinstance(value, bool) and shape is not bool):
+            kinds = shape if isinstance(shape, tuple) else (shape,)
+            names = ["null" if kind is type(None) else kind.__name__ for kind in kinds]
             raise NomulError(f"{where} is {_kind(value)}; it must be {' or '.join(names)}")
 
 
 def _kind(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = f"a deep {type(value).__name__}"
     return text if len(text) <= 40 else f"{text[:40]}…"
 
 
@@ -89,24 +98,30 @@ def read_document(path: Path) -> dict[str, Any]:
     version = found.get("schema")
     if version != SCHEMA:
         raise NomulError(f"{path}: schema is {_kind(version)}; this nomul reads {SCHEMA}: run nomul bench again")
+    _walk(found, str(path))
     _check(found, _SHAPE, str(path))
-    for where, label in _labels(found, str(path)):
-        if label not in LABELS:
-            raise NomulError(f"{where}: label is {_kind(label)}; one of {', '.join(LABELS)}")
+    clock = found["core"]["clock_hz"]
+    low, high = (1e6 * mhz for mhz in MOST_MHZ)
+    if not low <= clock <= high:
+        raise NomulError(f"{path}: core: clock_hz is {clock:g}; it must be {low:g} to {high:g}")
     return found
 
 
-def _labels(value: Any, where: str) -> Iterator[tuple[str, Any]]:
-    """Every label in a document, and where it is."""
-    if isinstance(value, dict):
-        for name, part in value.items():
-            if name == "label":
-                yield where, part
-            else:
-                yield from _labels(part, f"{where}: {name}")
-    elif isinstance(value, list):
-        for number, part in enumerate(value):
-            yield from _labels(part, f"{where}[{number}]")
+def _walk(document: dict[str, Any], path: str) -> None:
+    """Every number can be computed with, every label is one, and nothing lies deeper than a bench does."""
+    left: list[tuple[Any, str, int]] = [(document, path, 0)]
+    while left:
+        value, where, depth = left.pop()
+        if depth > _MOST_DEPTH:
+            raise NomulError(f"{where}: lies {depth} levels deep; no bench is that deep")
+        if isinstance(value, dict):
+            if "label" in value and not (isinstance(value["label"], str) and value["label"] in LABELS):
+                raise NomulError(f"{where}: label is {_kind(value['label'])}; one of {', '.join(LABELS)}")
+            left += [(part, f"{where}: {name[:40]}", depth + 1) for name, part in value.items()]
+        elif isinstance(value, list):
+            left += [(part, f"{where}[{number}]", depth + 1) for number, part in enumerate(value)]
+        elif isinstance(value, int | float) and not -_MOST_NUMBER <= value <= _MOST_NUMBER:
+            raise NomulError(f"{where} is {_kind(value)}; no number of a bench is beyond {_MOST_NUMBER:g}")
 
 
 def cells(document: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any], str]]:
@@ -115,39 +130,3 @@ def cells(document: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, 
         for run in target["runs"]:
             users = "" if run["users"] == 1 else f", {run['users']} users"
             yield target, run, f"{target['name']}, prompt {run['prompt']}, output {run['output']}{users}"
-
-
-def recomputed(target: dict[str, Any], run: dict[str, Any], clock_hz: float) -> list[str]:
-    """What in a run does not follow from its own samples; empty if all does."""
-    case = Case(prompt=run["prompt"], output=run["output"], users=run["users"])
-    wrong = []
-    if not run["samples"]:
-        return ["it has no samples"]
-    for number, sample in enumerate(run["samples"]):
-        if not 0 < sample["first_s"] < sample["last_s"]:
-            return [f"sample {number}: first_s {sample['first_s']:g} and last_s {sample['last_s']:g} are no times"]
-        for name in ("prefill", "decode"):
-            part = sample.get(name)
-            if part is not None and sum(part["phases"].values()) != part["cycles"]:
-                wrong.append(f"sample {number}: the phases of {name} do not sum to its cycles")
-        if target["label"] == "simulated":
-            first = sample["prefill"]["cycles"] / clock_hz
-            last = (sample["prefill"]["cycles"] + sample["decode"]["cycles"]) / clock_hz
-            if not (math.isclose(first, sample["first_s"]) and math.isclose(last, sample["last_s"])):
-                wrong.append(f"sample {number}: its times are not its cycles over {clock_hz:g} Hz")
-    times = [(sample["first_s"], sample["last_s"]) for sample in run["samples"]]
-    for name, figure in figures_of(case, times, target["label"]).items():
-        told = run["figures"].get(name)
-        if told is None:
-            wrong.append(f"{name} is missing")
-            continue
-        for key, value in figure.items():
-            same = told.get(key) == value
-            if isinstance(value, float) and isinstance(told.get(key), int | float):
-                same = math.isclose(value, told[key], rel_tol=1e-9)
-            if not same:
-                wrong.append(f"{name}: {key} is {told.get(key)}, its samples give {value}")
-    lengths = {len(text) for text in run["tokens"]}
-    if len(run["tokens"]) != case.users or lengths != {case.output}:
-        wrong.append(f"tokens: {len(run['tokens'])} users with {sorted(lengths)} tokens")
-    return wrong

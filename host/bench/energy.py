@@ -3,19 +3,20 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from nomul.host.power import CsvLog, Meter, measure, open_meter, record
+from nomul.host.power.modelled import ModelledMeter
 from nomul.model.errors import NomulError
 
 from .figures import figure
 from .measure import Case, Sample
 
-__all__ = ["IDLE_S", "metered", "modelled_clock_hz", "opened", "steady"]
+__all__ = [
+    "IDLE_S", "energy_figures", "metered", "modelled_clock_hz", "opened", "steady", "steady_figures",
+]  # fmt: skip
 
 #: Idling before the first and after the last repetition; counters move in steps of up to 0.1 s.
 IDLE_S = 2.0
@@ -57,13 +58,12 @@ def opened(names: Sequence[str], *, simulated: bool) -> dict[str, Meter | CsvLog
     return found
 
 
-def modelled_clock_hz(name: str, configuration: dict[str, Any]) -> float:
+def modelled_clock_hz(meter: ModelledMeter, configuration: dict[str, Any]) -> float:
     """The clock that a report's power is of.
 
     Parameters
     ----------
-    name : str
-        ``modelled:REPORT.json``.
+    meter : ModelledMeter
     configuration : dict
         Of the core that is benched.
 
@@ -72,28 +72,40 @@ def modelled_clock_hz(name: str, configuration: dict[str, Any]) -> float:
     NomulError
         If the report is of another core.
     """
-    path = Path(name.strip().partition(":")[2])
-    report = json.loads(path.read_text(encoding="utf-8"))  # the meter has read and checked it
-    other = report.get("configuration")
-    if other is not None and other != configuration:
-        names = sorted(k for k in {*other, *configuration} if other.get(k) != configuration.get(k))
-        raise NomulError(f"{path}: is a report of another core: {', '.join(names)} differ; make one of this core")
-    return float(report.get("activity", {}).get("clock_mhz") or report["core"]["fmax_mhz"]) * 1e6
+    other = meter.configuration
+    if not isinstance(other, dict):
+        raise NomulError(
+            f"{meter.path}: configuration is {'missing' if other is None else 'no object'}: nobody knows which core's "
+            f"power it is; nomul report --json makes one with it"
+        )
+    names = sorted(str(k) for k in {*other, *configuration} if other.get(k) != configuration.get(k))
+    if names:
+        raise NomulError(f"{meter.path}: is a report of another core: {', '.join(names)} differ; make one of this core")
+    return meter.clock_hz
 
 
 def metered(
-    meter: Meter | CsvLog, case: Case, run: Callable[[], list[Sample]], *, idle_s: float = IDLE_S
+    meter: Meter | CsvLog, case: Case, run: Callable[[], list[Sample]], *, idle_s: float | None = None
 ) -> tuple[list[Sample], dict[str, Any]]:
     """Runs repetitions under a meter, with idling around them.
+
+    The first sample is waited for before idling begins, and after it ended for one that was taken later.
 
     Returns
     -------
     samples : list of Sample
     energy : dict
-        ``decode`` and ``request``: joules for each token that users got, of what comes after the first, and of
-        everything from the request on; gross and, of a measured power, above idle. And the meter.
+        ``samples``: joules of each repetition; ``idle``; ``meter``; and what follows from them, see
+        :func:`energy_figures`.
+
+    Raises
+    ------
+    NomulError
+        If the meter gives no samples in time, or they do not cover the work.
     """
+    idle_s = IDLE_S if idle_s is None else idle_s
     with record(meter) as recorder:
+        recorder.wait()
         t0 = time.monotonic()
         time.sleep(idle_s)
         t1 = time.monotonic()
@@ -101,41 +113,88 @@ def metered(
         t2 = time.monotonic()
         time.sleep(idle_s)
         t3 = time.monotonic()
+        recorder.wait(t3)
     trace = recorder.trace()
-    found: dict[str, Any] = {}
-    for part in ("decode", "request"):
-        reports = []
-        for sample in samples:
-            decode = part == "decode"
-            stamps = [t for t in sample.stamps[decode:] for _ in range(case.users)]
-            reports.append(
-                measure(
-                    meter, trace, begin=sample.stamps[0] if decode else sample.begin, tokens=stamps,
-                    idle_before=(t0, t1), idle_after=(t2, t3),
-                )
+    joules: list[dict[str, float]] = [{} for _ in samples]
+    report = None
+    for number, sample in enumerate(samples):
+        for part, first in (("decode", 1), ("request", 0)):
+            stamps = [t for t in sample.stamps[first:] for _ in range(case.users)]
+            report = measure(
+                meter, trace, begin=sample.stamps[0] if first else sample.begin, tokens=stamps,
+                idle_before=(t0, t1), idle_after=(t2, t3),
             )  # fmt: skip
-        part_found = {"joules_per_token": figure([r.joules_per_token for r in reports], "J", meter.label)}
-        above = [r.joules_per_token_above_idle for r in reports]
-        if all(value is not None for value in above):
-            doubt = max(r.above_idle_uncertainty or 0.0 for r in reports)
-            part_found["joules_per_token_above_idle"] = figure(
-                [value for value in above if value is not None], "J", meter.label, uncertainty=doubt
-            )
-        found[part] = part_found
-        found["meter"] = reports[-1].to_dict()["meter"]
-    return samples, found
+            joules[number][part] = report.joules
+    assert report is not None
+    before, after = report.idle_before_w, report.idle_after_w
+    idle = None
+    if before is not None and after is not None:
+        idle = {"seconds": idle_s, "before": figure(before, "W", meter.label), "after": figure(after, "W", meter.label)}
+    times = [(sample.first_s, sample.last_s) for sample in samples]
+    told = report.to_dict()["meter"] | {"samples": len(trace.times)}
+    del told["samples_per_token"]
+    return samples, energy_figures(case, times, joules, idle, meter.label) | {"meter": told}
+
+
+def energy_figures(
+    case: Case,
+    times: Sequence[tuple[float, float]],
+    joules: Sequence[dict[str, float]],
+    idle: dict[str, Any] | None,
+    label: str,
+) -> dict[str, Any]:
+    """What follows from the joules of repetitions and from idle power.
+
+    Parameters
+    ----------
+    case : Case
+    times : sequence of (float, float)
+        Seconds to the first and to the last token, of each repetition.
+    joules : sequence of dict
+        ``decode`` and ``request`` of each repetition: from the first token on, and from the request on.
+    idle : dict or None
+        ``before`` and ``after``, figures in watts.
+    label : str
+
+    Returns
+    -------
+    dict
+        ``decode`` and ``request``: joules for each token that users got, gross and above idle, whose ``uncertainty`` is
+        half the difference between idling before and after, of the longest repetition; ``samples`` and ``idle`` again.
+    """
+    found: dict[str, Any] = {"samples": list(joules), "idle": idle}
+    for part in ("decode", "request"):
+        tokens = case.users * (case.output - (part == "decode"))
+        seconds = [last - first if part == "decode" else last for first, last in times]
+        gross = [one[part] for one in joules]
+        found[part] = {"joules_per_token": figure([value / tokens for value in gross], "J", label)}
+        if idle is None:
+            continue
+        before, after = idle["before"]["value"], idle["after"]["value"]
+        found[part]["joules_per_token_above_idle"] = figure(
+            [(value - (before + after) / 2 * s) / tokens for value, s in zip(gross, seconds, strict=True)], "J", label,
+            uncertainty=max(abs(after - before) / 2 * s / tokens for s in seconds),
+        )  # fmt: skip
+    return found
 
 
 def steady(meter: Meter, case: Case, rates: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Energy of a simulated board: its modelled or typed power over the simulated speed."""
-    watts, bounds = meter.read(), meter.bounds_w
+    bounds = meter.bounds_w
+    ends = {"low": bounds[0], "high": bounds[1]} if bounds else {}
+    watts = figure(meter.read(), "W", meter.label, **ends)
+    return steady_figures(watts, case, rates) | {
+        "meter": {"name": meter.name, "includes": meter.includes, "watts": watts}
+    }
+
+
+def steady_figures(watts: dict[str, Any], case: Case, rates: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Joules a token of a steady power, a figure in watts with or without ``low`` and ``high``."""
     decode = rates["decode_summed"]["value"]
     seconds = rates["ttft"]["value"] + (case.output - 1) / rates["decode"]["value"]
     tokens_per_second = {"decode": decode, "request": case.users * case.output / seconds}
     found: dict[str, Any] = {}
     for part, rate in tokens_per_second.items():
-        ends = {"low": bounds[0] / rate, "high": bounds[1] / rate} if bounds else {}
-        found[part] = {"joules_per_token": figure(watts / rate, "J", meter.label, **ends)}
-    ends = {"low": bounds[0], "high": bounds[1]} if bounds else {}
-    found["meter"] = {"name": meter.name, "includes": meter.includes, "watts": figure(watts, "W", meter.label, **ends)}
+        ends = {end: watts[end] / rate for end in ("low", "high") if end in watts}
+        found[part] = {"joules_per_token": figure(watts["value"] / rate, "J", watts["label"], **ends)}
     return found

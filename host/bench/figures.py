@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["LABELS", "Spread", "figure", "shown"]
+__all__ = ["LABELS", "Spread", "brief", "figure", "shown"]
 
 #: What each label means.
 LABELS = {
@@ -83,6 +83,13 @@ def shown(value: float, unit: str = "") -> str:
         factor, prefix = next((pair for pair in _PREFIXES if abs(value) >= pair[0] * 0.9995), _PREFIXES[-1])
         return f"{_digits(value / factor)} {prefix}{unit}"
     return f"{_digits(value)} {unit}".rstrip()
+
+
+def brief(value: float) -> str:
+    """A bare number for where there is little room: with a prefix from 100,000 on."""
+    if abs(value) < 99_950:
+        return shown(value)
+    return shown(value, "B").removesuffix("B")
 
 
 def _digits(value: float) -> str:

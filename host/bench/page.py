@@ -3,17 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from html import escape
 from importlib import resources
 from typing import Any
 
 from .document import cells
-from .figures import LABELS, shown
+from .energy_page import energy_section
+from .figures import LABELS, brief, shown
 from .peers import KINDS, peers
+from .pieces import called, framed, label, last, table, users_of
 from .plots import Bar, Bound, Dot, DotRow, Line, Mark, bars, dots, lines, roofline
 
 __all__ = ["page"]
+
+_MEMORY_STYLES = 3  # in page.css
 
 #: What the parts of a core's cycles are, in the order of the bars.
 PHASES = {
@@ -39,7 +42,7 @@ def page(document: dict[str, Any]) -> str:
     title = f"{document['model']['name']}: nomul bench"
     parts = [
         _head(document), _cards(document), _roofline(document), _first_token(document), _speeds(document),
-        _energy(document), _cycles(document), _table(document), _memory(document), _peers(), _how(document),
+        energy_section(document), _cycles(document), _table(document), _memory(document), _peers(), _how(document),
     ]  # fmt: skip
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -49,50 +52,23 @@ def page(document: dict[str, Any]) -> str:
     )
 
 
-def _label(name: str) -> str:
-    return f'<span class="label {escape(name)}" title="{escape(LABELS[name], quote=True)}">{escape(name)}</span>'
-
-
-def _figure(svg: str, caption: str) -> str:
-    return f'<figure>\n<div class="scroll">{svg}</div>\n<figcaption>{caption}</figcaption>\n</figure>\n'
-
-
-def _rows(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int]) -> str:
-    """A table; cells are HTML already, columns in ``numbers`` are set right."""
-    set_right = ' class="n"'
-
-    def row(kind: str, columns: Sequence[str]) -> str:
-        made = "".join(
-            f"<{kind}{set_right if k in numbers else ''}>{text}</{kind}>" for k, text in enumerate(columns)
-        )
-        return f"<tr>{made}</tr>\n"
-
-    body = "".join(row("td", columns) for columns in rows)
-    return f'<div class="table"><table>\n<thead>{row("th", header)}</thead>\n<tbody>\n{body}</tbody>\n</table></div>\n'
-
-
 def _head(document: dict[str, Any]) -> str:
     model, core, machine = document["model"], document["core"], document["machine"]
-    board = next((t["name"] for t in document["targets"] if t["key"] == "board"), "no board")
     lanes = document["settings"]["lanes"]
+    weights = f"{model['ternary_weights']:,} ternary weights, lm_head included"
+    cpu = f"{escape(str(machine['processor']))}, {machine['cores']} cores"
+    kinds = {target["key"]: target["name"] for target in document["targets"]}
+    if "board" in kinds:
+        beside = f" Beside it, in the same run, this machine’s CPU: {cpu}." if len(kinds) > 1 else ""
+        core_text = f"{core['kind']} core, {core['trits_per_cycle']} weights a cycle, {lanes} lane{'s' * (lanes > 1)}"
+        clock = f"{core['clock_hz'] / 1e6:g} MHz ({escape(core['clock_from'])})"
+        told = f"{weights}, on the {escape(kinds['board'])}: {core_text}, {clock}.{beside}"
+    else:
+        told = f"{weights}, on this machine’s CPU: {cpu}. No board was benched."
     return (
         f"<h1>{escape(model['name'])} on nomul</h1>\n"
-        f'<p class="soft">{model["ternary_weights"]:,} ternary weights, lm_head included, on the {escape(board)}: '
-        f"{core['kind']} core, {core['trits_per_cycle']} weights a cycle, {lanes} lane{'s' * (lanes > 1)}, "
-        f"{core['clock_hz'] / 1e6:g} MHz ({escape(core['clock_from'])}). Beside it, in the same run, this "
-        f"machine’s CPU: {escape(str(machine['processor']))}, {machine['cores']} cores. "
-        f"{escape(document['date'][:10])}.</p>\n"
+        f'<p class="soft">{told} {escape(document["date"][:10])}.</p>\n'
     )
-
-
-def _last(target: dict[str, Any], users: int) -> dict[str, Any]:
-    """The run of the longest lengths of so many users."""
-    runs = [run for run in target["runs"] if run["users"] == users]
-    return max(runs, key=lambda run: (run["prompt"], run["output"]))
-
-
-def _users(target: dict[str, Any]) -> list[int]:
-    return sorted({run["users"] for run in target["runs"]})
 
 
 def _called(users: int) -> str:
@@ -102,15 +78,15 @@ def _called(users: int) -> str:
 def _cards(document: dict[str, Any]) -> str:
     found = []
 
-    def card(what: str, number: str, unit: str, more: str, label: str) -> None:
+    def card(what: str, number: str, unit: str, more: str, kind: str) -> None:
         found.append(
             f'<div class="card"><div class="what">{escape(what)}</div><div class="number">{escape(number)} '
-            f'<small>{escape(unit)}</small></div><div class="more">{escape(more)}</div>{_label(label)}</div>\n'
+            f'<small>{escape(unit)}</small></div><div class="more">{escape(more)}</div>{label(kind)}</div>\n'
         )
 
     target = next((t for t in document["targets"] if t["key"] == "board"), None) or document["targets"][0]
-    for users in _users(target):
-        run = _last(target, users)
+    for users in users_of(target):
+        run = last(target, users)
         speed, first = run["figures"]["decode_summed"], run["figures"]["ttft"]
         what = "Generating" if users == 1 else f"Generating, {users} users together"
         card(what, shown(speed["value"]), "tokens/s", target["name"], speed["label"])
@@ -120,11 +96,13 @@ def _cards(document: dict[str, Any]) -> str:
             prefill = run["figures"]["prefill"]
             size = f"{run['prompt']} tokens"
             card("Prompt", shown(prefill["value"]), "tokens/s", size, prefill["label"])
-    run = _last(target, _users(target)[-1])
+    run = last(target, users_of(target)[-1])
     if "energy" in run:
         energy = run["energy"]["decode"]["joules_per_token"]
         number, unit = shown(energy["value"], "J").split(" ")
+        above = run["energy"]["decode"].get("joules_per_token_above_idle")
         bar = f"{shown(energy['low'], 'J')} to {shown(energy['high'], 'J')}" if "low" in energy else "gross"
+        bar += f"; above idle {shown(above['value'], 'J')} ± {shown(above['uncertainty'], 'J')}" if above else ""
         card("Energy of a token", number, unit, bar, energy["label"])
     if "traffic" in run:
         share, speed = run["traffic"]["share_of_peak"], run["traffic"]["bandwidth"]
@@ -144,32 +122,33 @@ def _roofline(document: dict[str, Any]) -> str:
         for number, peer in enumerate(peers(), 1)
     ]  # fmt: skip
     for target in document["targets"]:
-        for users in _users(target):
-            speed = _last(target, users)["figures"]["decode_summed"]
-            name = target["name"] if users == 1 else f"{target['name']}, {users} users"
+        for users in users_of(target):
+            speed = last(target, users)["figures"]["decode_summed"]
+            name = called(target, users)
             marks.append(Mark(
                 x=weights, y=speed["value"], text=f"{name} ({speed['label']})", style=target["key"], ours=True,
                 title=f"{name}: {shown(speed['value'])} tokens/s, {speed['label']}",
             ))  # fmt: skip
-    names = {0: "memory-0", 1: "memory-1"}
     bounds = document["roofline"]["bounds"]
+    memories = [bound["name"] for bound in bounds if bound["kind"] == "memory"]
+    styles = {"own memory": "own", "engine": "engine"}
     drawn = [
         Bound(
             name=bound["name"], weights_per_second=bound["weights_per_second"],
-            style=names.get(number, "engine") if number + 1 < len(bounds) else "engine",
+            style=styles.get(bound["kind"]) or f"memory-{memories.index(bound['name']) % _MEMORY_STYLES}",
         )
-        for number, bound in enumerate(bounds)
+        for bound in bounds
     ]  # fmt: skip
     told = "; ".join(f"<b>{escape(b['name'])}</b>: {escape(b['what'])}" for b in bounds)
     return (
         "<h2>Tokens a second against model size</h2>\n"
         "<p>Every weight is read once a token, so what streams weights bounds tokens. Lanes share each weight: users "
         "summed may lie above a line, one user never does.</p>\n"
-        + _figure(
+        + framed(
             roofline(drawn, marks, title="Tokens a second against ternary weights, with bounds"),
-            f"Bounds ({_label('computed')}): {told}. Numbered: others ({_label('cited')}), by number in the "
+            f"Bounds ({label('computed')}): {told}. Numbered: others ({label('cited')}), by number in the "
             f'<a href="#others">table below</a>; a full ring is measured by its source (M), dashes simulated (S), dots '
-            "estimated (E). Ours: one user, or all users summed, generating.",
+            "estimated (E). Ours, by letter: one user, or all users summed, generating.",
         )
     )
 
@@ -177,16 +156,16 @@ def _roofline(document: dict[str, Any]) -> str:
 def _first_token(document: dict[str, Any]) -> str:
     series = []
     for target in document["targets"]:
-        for users in _users(target):
+        for users in users_of(target):
             by_length = {}
             for run in target["runs"]:
                 if run["users"] == users:
                     by_length[run["prompt"]] = run["figures"]["ttft"]
             points = [(n, f["value"], f["q1"], f["q3"]) for n, f in sorted(by_length.items())]
-            name = target["name"] if users == 1 else f"{target['name']}, {users} users"
+            name = called(target, users)
             series.append(Line(name=f"{name}", style=f"{target['key']}{' many' * (users > 1)}", points=points))
-    labels = " ".join(f"{escape(t['name'])} {_label(t['label'])}" for t in document["targets"])
-    return "<h2>Time to first token</h2>\n" + _figure(
+    labels = " ".join(f"{escape(t['name'])} {label(t['label'])}" for t in document["targets"])
+    return "<h2>Time to first token</h2>\n" + framed(
         lines(series, axis="tokens of the prompt", unit="s", title="Time to first token against the prompt’s length"),
         f"From the request until every user has its first token; medians, bars are quartiles. {labels}. On the "
         f"simulated board the link and the host are left out; the table below has the link’s least time.",
@@ -196,8 +175,8 @@ def _first_token(document: dict[str, Any]) -> str:
 def _speeds(document: dict[str, Any]) -> str:
     rows = []
     for target in document["targets"]:
-        for users in _users(target):
-            run = _last(target, users)
+        for users in users_of(target):
+            run = last(target, users)
             figures = run["figures"]
             marks = []
             for name, hollow in (("prefill_summed", True), ("decode_summed", False)):
@@ -206,63 +185,22 @@ def _speeds(document: dict[str, Any]) -> str:
                 marks.append(Dot(value=f["value"], low=f["q1"] if f["q1"] < f["q3"] else None, high=f["q3"],
                                  style=target["key"], hollow=hollow, title=text))  # fmt: skip
             rows.append(DotRow(
-                name=f"{target['name']}{'' if users == 1 else f', {users} users summed'}",
-                small=f"prompt {run['prompt']}, output {run['output']}, {target['label']}", dots=marks,
-                text=f"{shown(figures['prefill_summed']['value'])} / {shown(figures['decode_summed']['value'])}",
+                name=called(target, users), dots=marks,
+                small=f"{'summed, ' * (users > 1)}prompt {run['prompt']}, output {run['output']}, {target['label']}",
+                text=f"{brief(figures['prefill_summed']['value'])} / {brief(figures['decode_summed']['value'])}",
             ))  # fmt: skip
-    return "<h2>Tokens a second here</h2>\n" + _figure(
+    return "<h2>Tokens a second here</h2>\n" + framed(
         dots(rows, unit="", axis="tokens a second", title="Prefill and decode speed of each target"),
         "Ring: taking the prompt in. Disc: generating. Right: both figures. Medians, bars are quartiles; lm_head is "
         "part of every token.",
     )
 
 
-def _energy(document: dict[str, Any]) -> str:
-    rows: list[tuple[float, DotRow]] = []
-    for target in document["targets"]:
-        for users in _users(target):
-            run = _last(target, users)
-            if "energy" not in run:
-                continue
-            for name, extra in (("joules_per_token", "gross"), ("joules_per_token_above_idle", "above idle")):
-                f = run["energy"]["decode"].get(name)
-                if f is None or f["value"] <= 0:
-                    continue
-                low, high = f.get("low", f.get("q1")), f.get("high", f.get("q3"))
-                text = f"{shown(f['value'], 'J')} {f['label']}"
-                low = low if low != high else None
-                mark = Dot(value=f["value"], low=low, high=high, style=target["key"], title=text)
-                who = f"{target['name']}{'' if users == 1 else f', {users} users'}"
-                rows.append((f["value"], DotRow(name=who, small=f"{extra}, {f['label']}", dots=[mark],
-                                                text=shown(f["value"], "J"))))  # fmt: skip
-    own = bool(rows)
-    for peer in peers():
-        if "joules_per_token" in peer:
-            value, kind = peer["joules_per_token"], peer["energy_kind"]
-            mark = Dot(value=value, style="peer", title=f"{peer['name']}: {shown(value, 'J')}, {KINDS[kind]}",
-                       hollow=kind != "M")  # fmt: skip
-            rows.append((value, DotRow(
-                name=peer["name"], small=f"{peer['model']}, {peer['device']}, cited", dots=[mark],
-                text=f"{shown(value, 'J')} {kind}",
-            )))  # fmt: skip
-    rows.sort(key=lambda row: row[0])
-    none = "" if own else (
-        "<p>No meter was read and no modelled power was given, so there is no figure of our own: <code>--meter rapl"
-        "</code> measures this machine, <code>--meter modelled:REPORT.json</code> models the core.</p>\n"
-    )
-    return "<h2>Joules a token</h2>\n" + none + _figure(
-        dots([row for _, row in rows], unit="J", axis="joules a token", title="Joules a token, ours and others’"),
-        f"Sizes of models differ, so does what a meter includes. Others are {_label('cited')}: "
-        + "; ".join(f"{letter} {meaning}" for letter, meaning in KINDS.items())
-        + ". A bar is an error bar (modelled) or quartiles.",
-    )
-
-
 def _cycles(document: dict[str, Any]) -> str:
     made = []
     for target in document["targets"]:
-        for users in _users(target):
-            run = _last(target, users)
+        for users in users_of(target):
+            run = last(target, users)
             for part, name in (("prefill", "prompt"), ("decode", "generating")):
                 passed = run["samples"][0].get(part)
                 if not passed:
@@ -275,10 +213,10 @@ def _cycles(document: dict[str, Any]) -> str:
     caption = (
         f"Average cycles of a step of the core, by its own counters; right: all of them. At "
         f"{document['core']['trits_per_cycle']} weights a cycle no engine takes fewer than "
-        f"{bound:,.0f} ({_label('computed')})."
+        f"{bound:,.0f} ({label('computed')})."
     )
-    label = next(t["label"] for t in document["targets"] if t["key"] == "board")
-    return f"<h2>Where the cycles go</h2>\n<p>{_label(label)}</p>\n" + _figure(
+    kind = next(t["label"] for t in document["targets"] if t["key"] == "board")
+    return f"<h2>Where the cycles go</h2>\n<p>{label(kind)}</p>\n" + framed(
         bars(made, title="Cycles of a step by phase"), caption
     )
 
@@ -298,7 +236,7 @@ def _table(document: dict[str, Any]) -> str:
     for target, run, _ in cells(document):
         link = run.get("link")
         rows.append([
-            escape(target["name"]).replace(" ", "&nbsp;"), _label(target["label"]),
+            escape(target["name"]).replace(" ", "&nbsp;"), label(target["label"]),
             *(str(run[name]) for name in ("users", "prompt", "output")), _number(run["figures"]["ttft"]),
             *(_number(run["figures"][name]) for name in rates), escape(shown(link["value"], "s")) if link else "",
         ])  # fmt: skip
@@ -311,8 +249,8 @@ def _table(document: dict[str, Any]) -> str:
     return (
         f"<h2>All figures</h2>\n<p>Tokens a second{', of one user and summed over users' * several}; medians of "
         f"{document['settings']['repeat']}, quartiles below where they differ. Link: least time of a serial link for "
-        f"the prompt and the first token ({_label('computed')}, 3 Mbaud), to be added where time is simulated.</p>\n"
-        + _rows(header, rows, range(2, len(header))) + missing
+        f"the prompt and the first token ({label('computed')}, 3 Mbaud), to be added where time is simulated.</p>\n"
+        + table(header, rows, range(2, len(header))) + missing
     )  # fmt: skip
 
 
@@ -326,9 +264,9 @@ def _memory(document: dict[str, Any]) -> str:
         parts = parts or t
         rows.append([
             str(run["users"]), str(run["prompt"]), str(run["output"]),
-            f"{t['bytes_per_token']['value']:,.0f} {_label(t['bytes_per_token']['label'])}",
-            f"{t['weights_per_token']['value']:,.0f} {_label(t['weights_per_token']['label'])}",
-            f"{escape(shown(t['bandwidth']['value'], 'B/s'))} {_label(t['bandwidth']['label'])}",
+            f"{t['bytes_per_token']['value']:,.0f} {label(t['bytes_per_token']['label'])}",
+            f"{t['weights_per_token']['value']:,.0f} {label(t['weights_per_token']['label'])}",
+            f"{escape(shown(t['bandwidth']['value'], 'B/s'))} {label(t['bandwidth']['label'])}",
             f"{t['share_of_peak']['value']:.1%} of {escape(shown(t['peak']['value'], 'B/s'))}",
         ])  # fmt: skip
     if not rows:
@@ -342,7 +280,7 @@ def _memory(document: dict[str, Any]) -> str:
     return (
         "<h2>Memory</h2>\n<p>What generating moves through the memory: bytes follow from the image, the rate is bytes "
         f"over the time above. Peak: {escape(parts['peak']['of'])}.</p>\n"
-        + _rows(header, rows, range(7))
+        + table(header, rows, range(7))
         + f'<p class="note">Bytes of a step of one user: {split}. Besides, at most '
         f"{parts['bytes_per_step']['ahead_most']:,} are fetched behind the program’s end and thrown away.</p>\n"
     )
@@ -360,8 +298,8 @@ def _peers() -> str:
         ])  # fmt: skip
     meanings = "; ".join(f"<b>{letter}</b> {meaning}" for letter, meaning in KINDS.items())
     return (
-        f'<h2 id="others">Others</h2>\n<p>Figures are the sources’ own, {_label("cited")}: {meanings}.</p>\n'
-        + _rows(["", "system", "device", "model", "tokens/s", "J/token", "source"], rows, (0, 4, 5))
+        f'<h2 id="others">Others</h2>\n<p>Figures are the sources’ own, {label("cited")}: {meanings}.</p>\n'
+        + table(["", "system", "device", "model", "tokens/s", "J/token", "source"], rows, (0, 4, 5))
     )  # fmt: skip
 
 
@@ -375,9 +313,9 @@ def _source(source: str) -> str:
 def _how(document: dict[str, Any]) -> str:
     machine, model, core = document["machine"], document["model"], document["core"]
     targets = "".join(
-        f"<dt>{escape(t['name'])}</dt><dd>{_label(t['label'])} {escape(t['what'])}</dd>\n" for t in document["targets"]
+        f"<dt>{escape(t['name'])}</dt><dd>{label(t['label'])} {escape(t['what'])}</dd>\n" for t in document["targets"]
     )
-    labels = "".join(f"<dt>{_label(name)}</dt><dd>{escape(what)}</dd>\n" for name, what in LABELS.items())
+    labels = "".join(f"<dt>{label(name)}</dt><dd>{escape(what)}</dd>\n" for name, what in LABELS.items())
     facts = {
         "command": f"<code>{escape(document['command'] or 'nomul bench')}</code>",
         "model": f"{escape(model['name'])}, sha256 <code>{escape(model['sha256'])}</code>",

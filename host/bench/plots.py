@@ -30,7 +30,7 @@ class Bound:
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """A point in a roofline; ``text`` is in it or, of our own, beside it."""
+    """A point in a roofline; ``text`` is in it or, of our own, below the plot."""
 
     x: float
     y: float
@@ -140,10 +140,10 @@ def _tick(value: float, unit: str = "") -> str:
     return f"{value:g}"
 
 
-def _apart(wanted: Sequence[float], least: float) -> list[float]:
-    """Places near those wanted, none nearer to another than ``least``; in the order given."""
+def _apart(wanted: Sequence[float], least: float, low: float = -math.inf, high: float = math.inf) -> list[float]:
+    """Places near those wanted, none nearer to another than ``least``, from ``low`` to ``high``; in the order given."""
     order = sorted(range(len(wanted)), key=lambda k: wanted[k])
-    placed = [wanted[k] for k in order]
+    placed = [min(max(wanted[k], low), high) for k in order]
     for _ in range(60):
         moved = False
         for k in range(1, len(placed)):
@@ -154,27 +154,45 @@ def _apart(wanted: Sequence[float], least: float) -> list[float]:
                 moved = True
         if not moved:
             break
+    for k, place in enumerate(placed):
+        placed[k] = max(place, low if k == 0 else placed[k - 1] + least)
+    for k in reversed(range(len(placed))):
+        placed[k] = min(placed[k], high if k == len(placed) - 1 else placed[k + 1] - least)
     found = [0.0] * len(wanted)
     for k, place in zip(order, placed, strict=True):
         found[k] = place
     return found
 
 
+def _free(x: float, y: float, taken: Sequence[tuple[float, float]], low: float, high: float) -> float:
+    """Where a mark may be that should be at ``x``: beside those that are there already, from ``low`` to ``high``."""
+    step = 2 * _MARK + 1
+    for number in range(80):
+        place = x + (number + 1) // 2 * step * (1 if number % 2 else -1)
+        if low <= place <= high and all((place - tx) ** 2 + (y - ty) ** 2 > step**2 for tx, ty in taken):
+            return place
+    return x
+
+
 def roofline(bounds: Sequence[Bound], marks: Sequence[Mark], *, title: str) -> str:
-    """Tokens a second against ternary weights, both logarithmic, with what bounds them."""
-    height, left, right, top, bottom = 470.0, 58.0, 172.0, 14.0, 48.0
-    x = _Log([mark.x for mark in marks], left, _WIDTH - right, margin=0.3)
-    y = _Log([mark.y for mark in marks], height - bottom, top, margin=0.45)
+    """Tokens a second against ternary weights, both logarithmic, with what bounds them.
+
+    Others' marks have numbers; ours have letters, with their names below.
+    """
+    height, left, right, top, bottom = 470.0, 58.0, 190.0, 14.0, 48.0
+    edge, foot = _WIDTH - right, height - bottom
+    x = _Log([mark.x for mark in marks], left, edge, margin=0.3)
+    y = _Log([mark.y for mark in marks], foot, top, margin=0.45)
     parts = []
     for value in x.decades():
-        parts.append(_line(x(value), top, x(value), height - bottom, "grid"))
-        parts.append(_text(x(value), height - bottom + 17, _tick(value), "tick", "middle"))
+        parts.append(_line(x(value), top, x(value), foot, "grid"))
+        parts.append(_text(x(value), foot + 17, _tick(value), "tick", "middle"))
     for value in y.decades():
-        parts.append(_line(left, y(value), _WIDTH - right, y(value), "grid"))
+        parts.append(_line(left, y(value), edge, y(value), "grid"))
         parts.append(_text(left - 8, y(value) + 4, _tick(value), "tick", "end"))
-    parts.append(_text((left + _WIDTH - right) / 2, height - 8, "ternary weights of the model", "axis", "middle"))
+    parts.append(_text((left + edge) / 2, height - 8, "ternary weights of the model", "axis", "middle"))
     parts.append(
-        f'<text class="axis" text-anchor="middle" transform="translate(14 {(top + height - bottom) / 2:.0f}) '
+        f'<text class="axis" text-anchor="middle" transform="translate(14 {(top + foot) / 2:.0f}) '
         f'rotate(-90)">tokens a second</text>'
     )
     ends = []
@@ -186,54 +204,45 @@ def roofline(bounds: Sequence[Bound], marks: Sequence[Mark], *, title: str) -> s
             continue
         points = [(x(10**at), y(10 ** (rate - at))) for at in (low, high)]
         parts.append(_line(*points[0], *points[1], f"bound {bound.style}"))
-        ends.append((bound, points[1]))
-    # Names of bounds right of the box, those of our points too: none over another.
+        # One that leaves at the foot is told there too, in the order in which they leave.
+        ends.append((bound, points[1], points[1][1] + (edge - points[1][0])))
+    places = _apart([wanted for _, _, wanted in ends], 17, top + 8, foot - 4)
+    for (bound, (ex, ey), _), at in zip(ends, places, strict=True):
+        parts.append(_line(ex, ey, edge + 8, at, f"leader {bound.style}"))
+        parts.append(_text(edge + 12, at + 4, bound.name, f"name {bound.style}"))
+    taken: list[tuple[float, float]] = []
+    discs = []  # over all that leads to them
     ours = [mark for mark in marks if mark.ours]
-    names = _apart([end[1] for _, end in ends], 16)
-    for (bound, end), at in zip(ends, names, strict=True):
-        at = min(at, height - bottom - 2)
-        edge = _WIDTH - right
-        if end[0] > edge - 2:
-            parts.append(_line(edge, end[1], edge + 8, at, f"leader {bound.style}"))
-            parts.append(_text(edge + 12, at + 4, bound.name, f"name {bound.style}"))
-        else:
-            parts.append(_text(end[0] + 6, end[1] - 6, bound.name, f"name {bound.style}"))
-    taken: list[tuple[float, float]] = [(x(mark.x), y(mark.y)) for mark in ours]
-    for mark in marks:
-        if mark.ours:
-            continue
+    letters = {id(mark): chr(ord("A") + number % 26) for number, mark in enumerate(ours)}
+    for mark in [*ours, *(mark for mark in marks if not mark.ours)]:
         px, py = x(mark.x), y(mark.y)
-        place = px
-        for step in range(24):
-            place = px + (step + 1) // 2 * (2 * _MARK + 1) * (1 if step % 2 else -1)
-            if all((place - tx) ** 2 + (py - ty) ** 2 > (2 * _MARK) ** 2 for tx, ty in taken):
-                break
+        place = _free(px, py, taken, left + _MARK, edge - _MARK)
         taken.append((place, py))
+        kind = "ours" if mark.ours else "peer"
         if place != px:
             parts.append(_line(px, py, place, py, "leader"))
-            parts.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="2" class="peer-true"/>')
-        parts.append(
-            f'<g class="peer {mark.style}"><title>{escape(mark.title)}</title>'
+            parts.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="2" class="{kind}-true {mark.style}"/>')
+        discs.append(
+            f'<g class="{kind} {mark.style}"><title>{escape(mark.title)}</title>'
             f'<circle cx="{place:.1f}" cy="{py:.1f}" r="{_MARK}"/>'
-            f"{_text(place, py + 3.7, mark.text, '', 'middle')}</g>"
+            f"{_text(place, py + 3.7, letters.get(id(mark), mark.text), '', 'middle')}</g>"
         )
-    places = _apart([y(mark.y) for mark in ours], 15)
-    for mark, at in zip(ours, places, strict=True):
-        px, py = x(mark.x), y(mark.y)
-        if abs(at - py) > 3:
-            parts.append(_line(px, py, px + 12, at, f"leader {mark.style}"))
+    parts += discs
+    for number, mark in enumerate(ours):
+        at_x, at_y = left + number % 2 * (_WIDTH - left) / 2, height + 12 + 22 * (number // 2)
         parts.append(
-            f'<g class="ours {mark.style}"><title>{escape(mark.title)}</title>'
-            f'<circle cx="{px:.1f}" cy="{py:.1f}" r="5.5"/>{_text(px + 14, at + 4, mark.text, "name")}</g>'
+            f'<g class="ours {mark.style}"><circle cx="{at_x + _MARK:.1f}" cy="{at_y:.1f}" r="{_MARK}"/>'
+            f"{_text(at_x + _MARK, at_y + 3.7, letters[id(mark)], '', 'middle')}</g>"
+            f"{_text(at_x + 2 * _MARK + 7, at_y + 4, mark.text, f'name {mark.style}')}"
         )
-    return _svg(height, title, parts)
+    return _svg(height + 22 * -(-len(ours) // 2) + 6, title, parts)
 
 
 def dots(rows: Sequence[DotRow], *, unit: str, axis: str, title: str) -> str:
     """Rows of dots over one logarithmic axis."""
-    left, right, top, step, bottom = 266.0, 118.0, 8.0, 30.0, 42.0
+    left, right, top, step, bottom = 272.0, 146.0, 8.0, 34.0, 42.0
     height = top + step * len(rows) + bottom
-    values = [v for row in rows for dot in row.dots for v in (dot.value, dot.low, dot.high) if v]
+    values = [v for row in rows for dot in row.dots for v in (dot.value, dot.low, dot.high) if v is not None and v > 0]
     x = _Log(values, left, _WIDTH - right)
     parts = []
     for value in x.decades():
@@ -243,13 +252,15 @@ def dots(rows: Sequence[DotRow], *, unit: str, axis: str, title: str) -> str:
     for number, row in enumerate(rows):
         y = top + step * (number + 0.5)
         parts.append(_line(left, y, _WIDTH - right, y, "rail"))
-        parts.append(_text(left - 12, y - 1, row.name, "row", "end"))
-        parts.append(_text(left - 12, y + 11, row.small, "small", "end"))
+        parts.append(_text(left - 12, y - 2, row.name, "row", "end"))
+        parts.append(_text(left - 12, y + 12.5, row.small, "small", "end"))
         for dot in row.dots:
-            if dot.low and dot.high:
-                parts.append(_line(x(dot.low), y, x(dot.high), y, f"whisker {dot.style}"))
-                for end in (dot.low, dot.high):
-                    parts.append(_line(x(end), y - 4, x(end), y + 4, f"whisker {dot.style}"))
+            if dot.low is not None and dot.high is not None:
+                ends = [x(end) for end in (dot.low, dot.high) if end > 0]
+                # A low end of 0 or less is beyond any axis of this kind: the bar goes on to its edge.
+                parts.append(_line(ends[0] if len(ends) == 2 else left, y, ends[-1], y, f"whisker {dot.style}"))
+                for end in ends:
+                    parts.append(_line(end, y - 4, end, y + 4, f"whisker {dot.style}"))
             hollow = " hollow" if dot.hollow else ""
             parts.append(
                 f'<circle cx="{x(dot.value):.1f}" cy="{y:.1f}" r="5.5" class="dot {dot.style}{hollow}">'
@@ -261,19 +272,23 @@ def dots(rows: Sequence[DotRow], *, unit: str, axis: str, title: str) -> str:
 
 def lines(series: Sequence[Line], *, axis: str, unit: str, title: str) -> str:
     """Lines over lengths; both axes logarithmic."""
-    height, left, right, top, bottom = 330.0, 66.0, 222.0, 14.0, 46.0
+    height, left, right, top, bottom = 330.0, 66.0, 252.0, 14.0, 46.0
     points = [point for line in series for point in line.points]
     x = _Log([point[0] for point in points], left, _WIDTH - right, margin=0.08)
     y = _Log([v for point in points for v in point[1:]], height - bottom, top)
     parts = []
+    told = -math.inf
     for value in sorted({point[0] for point in points}):
         parts.append(_line(x(value), top, x(value), height - bottom, "grid"))
-        parts.append(_text(x(value), height - bottom + 17, f"{value:g}", "tick", "middle"))
+        wide = 4.0 * len(f"{value:g}") + 3
+        if x(value) - wide > told:  # else its number would run into the one before
+            parts.append(_text(x(value), height - bottom + 17, f"{value:g}", "tick", "middle"))
+            told = x(value) + wide
     for value in y.decades():
         parts.append(_line(left, y(value), _WIDTH - right, y(value), "grid"))
         parts.append(_text(left - 8, y(value) + 4, _tick(value, unit), "tick", "end"))
     parts.append(_text((left + _WIDTH - right) / 2, height - 6, axis, "axis", "middle"))
-    names = _apart([y(line.points[-1][1]) for line in series], 16)
+    names = _apart([y(line.points[-1][1]) for line in series], 17, top + 6, height - bottom - 2)
     for line, at in zip(series, names, strict=True):
         path = " ".join(f"{x(p[0]):.1f},{y(p[1]):.1f}" for p in line.points)
         if len(line.points) > 1:

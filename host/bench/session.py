@@ -20,29 +20,33 @@ from nomul.host.cli.board import counters, open_board
 from nomul.host.cli.common import Loaded, compile_core, load_any
 from nomul.host.driver import Board
 from nomul.host.power import CsvLog, Meter
+from nomul.host.power.modelled import ModelledMeter
 from nomul.hw.dram.boards import BOARDS, DramBoard
 from nomul.model.core_config import CoreConfig
 from nomul.model.errors import NomulError
 from nomul.model.program import Image
-from nomul.model.protocol import HEADER_BYTES, LANE_BYTES, max_rows
-from nomul.model.streamed_config import StreamedConfig
+from nomul.model.streamed_config import PORTS, StreamedConfig
 from nomul.model.ternary import TRITS_PER_BYTE
 
-from .document import SCHEMA
+from .derived import link_figure, peak_figure, roofline, traffic_figures
+from .document import MOST_MHZ, SCHEMA
 from .energy import metered, modelled_clock_hz, opened, steady
-from .figures import figure
 from .measure import Case, Sample, Target, cases, figures_of, prompts_of
 from .targets import BoardTarget, GoldenTarget, torch_target
 from .traffic import step_traffic
 
-__all__ = ["BAUD", "Settings", "bench", "design_of", "model_sha256", "roofline"]
+__all__ = ["MOST_LANES", "MOST_LENGTH", "MOST_REPEAT", "Settings", "bench", "design_of", "model_sha256"]
 
-BAUD = 3_000_000  #: Of the link, for its computed share.
-_LINK_BITS = 10  # a byte with its start and stop bits
-_FRAME_BYTES = HEADER_BYTES + 4 + 2  # of a frame without arguments: CRC and two SLIP ends besides
-_JOB_BYTES = 4  # job and steps
-_POLL_BYTES = (4, 1 + 1 + 2 + 2)  # arguments; state, fault, done and an arg-max
-_STATUS_BYTES = 1
+MOST_LENGTH = 1 << 20  #: Tokens of a prompt or an output.
+MOST_REPEAT = 1000
+MOST_LANES = 16
+
+# Where a clock comes from; some are followed by a name.
+FROM_BOARD = "the board's identity"
+FROM_CONTROLLER = "the controller's of "
+FROM_NOTHING = "nominal: nothing was routed"
+FROM_REPORT = "that of modelled:"
+FROM_USER = "given on the command line"
 
 Say = Callable[[str], None]
 
@@ -94,8 +98,21 @@ class Settings:
             )
         if self.board != "sim" and self.clock_mhz is not None:
             raise NomulError(f"bench: --clock-mhz {self.clock_mhz:g}: a board tells its clock; leave it out")
-        if self.repeat < 1 or not self.prompts or not self.outputs:
-            raise NomulError("bench: repeat, prompts and outputs must be at least one")
+        if self.weights not in ("onchip", *PORTS):
+            raise NomulError(f"bench: weights is {self.weights!r}; one of onchip, {', '.join(PORTS)}")
+        if self.weights != "onchip" and self.engine is not None:
+            raise NomulError(f"bench: engine {self.engine} is of a core with its weights on the chip; leave it out")
+        most = {"repeat": (1, MOST_REPEAT), "lanes": (1, MOST_LANES), "seed": (0, None), "clock_mhz": MOST_MHZ,
+                "prompts": (1, MOST_LENGTH), "outputs": (2, MOST_LENGTH), "bytes_per_beat": (1, 1 << 12)}  # fmt: skip
+        for name, (low, high) in most.items():
+            told = getattr(self, name)
+            for value in told if isinstance(told, tuple) else [] if told is None else [told]:
+                if value < low or (high is not None and value > high):
+                    raise NomulError(
+                        f"bench: {name} is {value}; it must be {low} {'or more' if high is None else f'to {high}'}"
+                    )
+            if told == () or (isinstance(told, tuple) and len(set(told)) != len(told)):
+                raise NomulError(f"bench: {name} is {list(told)}; it must be at least one, and each once")
 
 
 def design_of(config: CoreConfig | StreamedConfig) -> str:
@@ -135,13 +152,13 @@ def bench(settings: Settings, *, command: str = "", say: Say = lambda line: None
         meters = opened(settings.meters, simulated=settings.board == "sim")
         for meter in meters.values():
             stack.callback(meter.close)
-        asked = _clock(settings, config)
+        asked = _clock(settings, config, meters.get("board"))
         if settings.board_too:
             with open_board(settings.board, image, config, dram=memory, say=say) as (board, process):
                 if process is not None:
                     clock_hz, clock_from = _told_clock(board, asked, memory)
                 else:
-                    clock_hz, clock_from = float(board.identity.clock_hz), "the board's identity"
+                    clock_hz, clock_from = float(board.identity.clock_hz), FROM_BOARD
                 target = BoardTarget(board, process, counters=counters, clock_hz=clock_hz)
                 found = _measured(target, lengths, settings, geometry.vocab, meters.get("board"), say)
                 found["design"] = board.identity.design.hex()
@@ -193,23 +210,24 @@ def bench(settings: Settings, *, command: str = "", say: Say = lambda line: None
         },
         "targets": targets,
         "absent": absent,
-        "roofline": roofline(image, clock_hz),
+        "roofline": roofline(asdict(config), memory, clock_hz),
     }
 
 
-def _clock(settings: Settings, config: CoreConfig | StreamedConfig) -> tuple[float, str] | None:
+def _clock(
+    settings: Settings, config: CoreConfig | StreamedConfig, meter: Meter | CsvLog | None
+) -> tuple[float, str] | None:
     """The clock that a user or a modelled power asks for, and where it comes from; else the board's is taken."""
-    for name in settings.meters:
-        if name.strip().startswith("modelled:"):
-            hertz = modelled_clock_hz(name, asdict(config))
-            if settings.clock_mhz is not None and abs(settings.clock_mhz * 1e6 - hertz) > 1e-6 * hertz:
-                raise NomulError(
-                    f"bench: --clock-mhz {settings.clock_mhz:g}: the power of {name} is that of {hertz / 1e6:g} MHz; "
-                    f"leave the clock out"
-                )
-            return hertz, f"that of {name}"
+    if isinstance(meter, ModelledMeter):
+        hertz = modelled_clock_hz(meter, asdict(config))
+        if settings.clock_mhz is not None and abs(settings.clock_mhz * 1e6 - hertz) > 1e-6 * hertz:
+            raise NomulError(
+                f"bench: --clock-mhz {settings.clock_mhz:g}: the power of {meter.path} is that of {hertz / 1e6:g} MHz; "
+                f"leave the clock out"
+            )
+        return hertz, f"{FROM_REPORT}{meter.path}"
     if settings.clock_mhz is not None:
-        return settings.clock_mhz * 1e6, "given on the command line"
+        return settings.clock_mhz * 1e6, FROM_USER
     return None
 
 
@@ -217,7 +235,7 @@ def _told_clock(board: Board, asked: tuple[float, str] | None, memory: DramBoard
     """The clock of a simulated board."""
     if asked is not None:
         return asked
-    where = f"the controller's of {memory.name}" if memory else "nominal: nothing was routed"
+    where = f"{FROM_CONTROLLER}{memory.name}" if memory else FROM_NOTHING
     return float(board.identity.clock_hz), where
 
 
@@ -241,7 +259,7 @@ def _measured(
             return [target.run(case, prompts) for _ in range(settings.repeat)]
 
         energy = None
-        if meter is not None and target.label == "measured":
+        if meter is not None and meter.label == target.label == "measured":
             samples, energy = metered(meter, case, repeat)
         else:
             samples = repeat()
@@ -293,64 +311,16 @@ def _computed(
             continue
         for run in target["runs"]:
             case = Case(prompt=run["prompt"], output=run["output"], users=run["users"])
-            lanes = config.lanes if isinstance(config, StreamedConfig) else 1
-            run["link"] = figure(_link_seconds(case, lanes), "s", "computed", baud=BAUD)
-            if isinstance(config, StreamedConfig):
-                run["traffic"] = _traffic(case, image, config, memory, run, clock_hz, target["label"])
-
-
-def _link_seconds(case: Case, lanes: int) -> float:
-    """Least time of the link until the first token is there: the prompt's jobs, an answer to each, and a poll."""
-    rows = -(-case.prompt // lanes) if case.users == 1 else case.prompt
-    jobs = -(-rows // max_rows(lanes))
-    size = jobs * (2 * _FRAME_BYTES + _JOB_BYTES + _STATUS_BYTES) + rows * lanes * LANE_BYTES
-    size += jobs * (2 * _FRAME_BYTES + sum(_POLL_BYTES) + _STATUS_BYTES)
-    return size * _LINK_BITS / BAUD
-
-
-def _traffic(
-    case: Case,
-    image: Image,
-    config: StreamedConfig,
-    memory: DramBoard | None,
-    run: dict[str, Any],
-    clock_hz: float,
-    label: str,
-) -> dict[str, Any]:
-    """What a step of generating moves, of a token and a second, and the share of the memory's peak."""
-    step = step_traffic(image, config, texts=case.users, logits=1 if case.users == 1 else 0)
-    per_second = [
-        step.total * (case.output - 1) / (sample["last_s"] - sample["first_s"]) for sample in run["samples"]
-    ]
-    peak = memory.peak if memory else config.word_bytes * clock_hz
-    return {
-        "bytes_per_step": figure(step.total, "B", "computed", ahead_most=step.ahead_most),
-        "bytes_per_token": figure(step.total / case.users, "B", "computed"),
-        "weights_per_token": figure(image.geometry.ternary_weights / TRITS_PER_BYTE / case.users, "B", "computed"),
-        "reads": step.reads,
-        "writes": step.writes,
-        "bandwidth": figure(per_second, "B/s", label),
-        "peak": figure(peak, "B/s", "computed", of=memory.name if memory else "a word in every cycle"),
-        "share_of_peak": figure([value / peak for value in per_second], "", label),
-    }
-
-
-def roofline(image: Image, clock_hz: float) -> dict[str, Any]:
-    """What limits tokens a second of one user at any size: memories, five weights a byte, and the engine."""
-    bounds = [
-        {
-            "name": f"{board.name.upper()} memory", "label": "computed",
-            "weights_per_second": TRITS_PER_BYTE * board.peak,
-            "what": f"{board.peak / 1e6:,.0f} MB/s of its pins, five weights a byte",
-        }
-        for board in BOARDS.values()
-    ]  # fmt: skip
-    trits = TRITS_PER_BYTE * image.bytes_per_beat
-    bounds.append({
-        "name": "engine of this core", "label": "computed", "weights_per_second": trits * clock_hz,
-        "what": f"{trits} weights a cycle at {clock_hz / 1e6:g} MHz",
-    })  # fmt: skip
-    return {"bounds": bounds}
+            run["link"] = link_figure(case, asdict(config))
+            peak = peak_figure(asdict(config), memory, clock_hz)
+            if peak is None or not isinstance(config, StreamedConfig):
+                continue
+            step = step_traffic(image, config, texts=case.users, logits=1 if case.users == 1 else 0)
+            run["traffic"] = traffic_figures(
+                case, [(sample["first_s"], sample["last_s"]) for sample in run["samples"]],
+                reads=step.reads, writes=step.writes, ahead_most=step.ahead_most,
+                ternary_weights=image.geometry.ternary_weights, peak=peak, label=target["label"],
+            )  # fmt: skip
 
 
 def machine(load_before: float) -> dict[str, Any]:

@@ -22,7 +22,36 @@ from .measure import Case, Pass, Row, Sample, serve, timed
 if TYPE_CHECKING:
     from nomul.sim.board import BoardProcess
 
-__all__ = ["BoardTarget", "GoldenTarget", "TorchTarget", "torch_target"]
+__all__ = ["KEYS", "BoardTarget", "GoldenTarget", "TorchTarget", "described", "torch_target"]
+
+KEYS = ("board", "golden", "torch")  #: Of all targets.
+
+_BOARD = {
+    "simulated": (
+        "simulated board",
+        "cycles of the core by its own counters, over the clock; the host's and the link's time are not in it",
+    ),
+    "measured": ("board", "wall clock of the host, from the request to the token, link included"),
+}  #: Name, and what it is, by label.
+
+
+def described(key: str, label: str) -> tuple[str, tuple[str, ...], str]:
+    """A pattern of a target's name, the labels that it may have, and its ``what``.
+
+    Raises
+    ------
+    NomulError
+        If there is no such target.
+    """
+    if key == "board":
+        name, what = _BOARD.get(label, ("", ""))
+        return name, tuple(_BOARD), what
+    if key == "golden":
+        return GoldenTarget.name, (GoldenTarget.label,), GoldenTarget.what
+    if key == "torch":
+        return r"PyTorch \d[\w.+-]*", (TorchTarget.label,), TorchTarget.what
+    raise NomulError(f"bench: no target {key!r}; one of {', '.join(KEYS)}")
+
 
 
 class BoardTarget:
@@ -55,14 +84,8 @@ class BoardTarget:
         self._process = process
         self._counters = counters
         self.clock_hz = clock_hz
-        simulated = process is not None
-        self.name = "simulated board" if simulated else "board"
-        self.label = "simulated" if simulated else "measured"
-        self.what = (
-            "cycles of the core by its own counters, over the clock; the host's and the link's time are not in it"
-            if simulated
-            else "wall clock of the host, from the request to the token, link included"
-        )
+        self.label = "measured" if process is None else "simulated"
+        self.name, self.what = _BOARD[self.label]
 
     def run(self, case: Case, prompts: Sequence[Sequence[int]]) -> Sample:
         """See :class:`~.measure.Target`."""

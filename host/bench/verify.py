@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from nomul.host.cli.common import compile_core, load_any
+from nomul.host.power import CsvLog, open_meter
 from nomul.hw.dram.boards import BOARDS
 from nomul.model.errors import NomulError
 
-from .document import cells, read_document, recomputed
+from .consistency import contradictions
+from .document import cells, read_document
 from .session import Settings, bench, design_of, model_sha256
 
 __all__ = ["CONTROLLER_TOLERANCE", "Check", "verify"]
@@ -31,13 +34,16 @@ class Check:
     outcome : str
         ``"equal"``, ``"differs"``, ``"ratio"`` (of speeds; never a failure) or ``"not re-run"``.
     detail : str
+    own : bool
+        Against the file itself: nothing was run for it.
     """
 
     what: str
     outcome: str
     detail: str = ""
+    own: bool = False
 
-    def to_dict(self) -> dict[str, str]:
+    def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
 
@@ -72,53 +78,85 @@ def verify(
         If the file is no bench, or its model does not fit this machine.
     """
     document = read_document(path)
+    settings = _settings(document, path, model)
     try:
-        checks = _own(document)
-    except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
+        checks = _own(document, settings)
+    except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         raise NomulError(f"{path}: a run lacks or spoils {error}; run nomul bench again") from None
+    if not any(check.outcome == "differs" for check in checks):
+        checks += [_meter(run["energy"], name, settings) for _, run, name in cells(document) if "energy" in run]
     if any(check.outcome == "differs" for check in checks):
         return checks  # what contradicts itself is not worth the time of a run
-    settings, why = _settings(document, path, model)
-    if settings is None:
+    why = _elsewhere(document, settings)
+    if why:
         return [*checks, Check(what="all targets", outcome="not re-run", detail=why)]
     skip = _not_here(document, settings, board)
     checks += [Check(what=name, outcome="not re-run", detail=detail) for name, detail in skip.items()]
     settings = replace(
         settings, board=board or "sim", board_too="board" not in skip,
         cpu=cpu and any(target["key"] != "board" for target in document["targets"]),
-        clock_mhz=None if board else document["core"]["clock_hz"] / 1e6,
+        clock_mhz=None if board else document["core"]["clock_hz"] / 1e6, meters=(),
     )  # fmt: skip
     if not settings.board_too and not settings.cpu:
         return checks
     return checks + _compared(document, bench(settings, say=say), skip)
 
 
-def _own(document: dict[str, Any]) -> list[Check]:
-    """Whether figures follow from the file's own samples."""
-    found = []
-    for target, run, name in cells(document):
-        wrong = recomputed(target, run, document["core"]["clock_hz"])
-        outcome = "differs" if wrong else "equal"
-        found.append(Check(what=f"{name}: figures from samples", outcome=outcome, detail="; ".join(wrong)))
-    return found
+def _own(document: dict[str, Any], settings: Settings) -> list[Check]:
+    """Whether figures follow from the file's own samples, sizes and settings."""
+    return [
+        Check(what=what, outcome="differs" if wrong else "equal", detail="; ".join(wrong), own=True)
+        for what, wrong in contradictions(document, settings)
+    ]
 
 
-def _settings(document: dict[str, Any], path: Path, model: str | None) -> tuple[Settings | None, str]:
-    """What the bench was asked for; None if the model is not here, and why."""
-    told = dict(document["settings"])
-    told |= {name: tuple(told[name]) for name in ("prompts", "outputs")}
-    told |= {"model": model or document["model"]["path"] or None, "meters": (), "seed": document["seed"]}
+def _settings(document: dict[str, Any], path: Path, model: str | None) -> Settings:
+    """What the bench was asked for."""
+    told = {name: tuple(value) if isinstance(value, list) else value for name, value in document["settings"].items()}
     try:
-        settings = Settings(**told)
+        return Settings(**told | {"model": model or document["model"]["path"] or None})
     except TypeError as error:
         raise NomulError(f"{path}: settings: {error}; run nomul bench again") from None
+    except NomulError as error:
+        raise NomulError(f"{path}: settings: {error}") from None
+
+
+def _elsewhere(document: dict[str, Any], settings: Settings) -> str:
+    """Why the model is not here; empty if it is."""
     try:
         loaded = load_any(settings.model)
     except NomulError as error:
-        return None, f"its model is not here ({error}); say where with --model"
+        return f"its model is not here ({error}); say where with --model"
     if model_sha256(loaded) != document["model"]["sha256"]:
-        return None, f"{loaded.path} is another model than it was made with; say where that is with --model"
-    return settings, ""
+        return f"{loaded.path} is another model than it was made with; say where that is with --model"
+    return ""
+
+
+def _meter(energy: dict[str, Any], name: str, settings: Settings) -> Check:
+    """Where a power comes from: a typed one is in the settings, a report may be here, a meter is not."""
+    what = f"{name}: power"
+    if "watts" not in energy["meter"]:
+        detail = f"by {energy['meter']['name']}: joules follow from its samples, which only a meter can check"
+        return Check(what=what, outcome="not re-run", detail=detail)
+    told = energy["meter"]["watts"]
+    for meter in settings.meters:
+        if not meter.strip().startswith(f"{told['label']}:"):
+            continue
+        try:
+            opened = open_meter(meter)
+        except NomulError as error:
+            return Check(what=what, outcome="not re-run", detail=f"{meter} does not open here ({error})")
+        assert not isinstance(opened, CsvLog)
+        now, bounds = opened.read(), opened.bounds_w
+        same = math.isclose(now, told["value"]) and (
+            not bounds or all(math.isclose(a, told[k]) for k, a in zip(("low", "high"), bounds, strict=True))
+        )
+        if same:
+            return Check(what=what, outcome="equal", own=True)
+        detail = f"{meter} gives {now:g} W here, the file tells {told['value']:g} W"
+        outcome = "differs" if told["label"] == "constant" else "not re-run"  # a report of that name may be another's
+        return Check(what=what, outcome=outcome, detail=detail)
+    return Check(what=what, outcome="differs", detail=f"{told['label']}, and settings name no such meter")
 
 
 def _not_here(document: dict[str, Any], settings: Settings, board: str | None) -> dict[str, str]:
@@ -153,6 +191,11 @@ def _compared(document: dict[str, Any], again: dict[str, Any], skip: dict[str, s
     }
     reasons = {part["key"]: part["why"] for part in again["absent"]} | skip
     found = []
+    for part in ("ternary_weights", "parameters", "geometry"):
+        found.append(_equal(f"model: {part}", document["model"][part], again["model"][part]))
+    if "board" not in skip or again["core"]["design"] == document["core"]["design"]:
+        for part in ("configuration", "bound_cycles", "trits_per_cycle"):
+            found.append(_equal(f"core: {part}", document["core"][part], again["core"][part]))
     for target, run, name in cells(document):
         other = fresh.get((target["key"], run["prompt"], run["output"], run["users"]))
         if other is None:
@@ -163,17 +206,19 @@ def _compared(document: dict[str, Any], again: dict[str, Any], skip: dict[str, s
         if target["key"] != "torch":  # float sums depend on the machine
             found.append(_equal(f"{name}: tokens", run["tokens"], other["tokens"]))
         if target["key"] == "board":
-            found += _cycles(document, name, run, other)
+            found += _cycles(document, target, name, run, other)
         if target["label"] == "measured":
             for rate in ("prefill", "decode"):
                 found.append(_ratio(f"{name}: {rate}", run["figures"][rate], other["figures"][rate]))
     return found
 
 
-def _cycles(document: dict[str, Any], name: str, run: dict[str, Any], other: dict[str, Any]) -> list[Check]:
+def _cycles(
+    document: dict[str, Any], target: dict[str, Any], name: str, run: dict[str, Any], other: dict[str, Any]
+) -> list[Check]:
     """Cycles of the core and what is computed."""
     found = []
-    exact = document["settings"].get("dram") is None and document["core"]["clock_from"] != "the board's identity"
+    exact = document["settings"]["dram"] is None and target["label"] == "simulated"
     for part in ("prefill", "decode"):
         told, now = run["samples"][0][part], other["samples"][0][part]
         what = f"{name}: cycles of {part}"
@@ -186,7 +231,7 @@ def _cycles(document: dict[str, Any], name: str, run: dict[str, Any], other: dic
         found.append(Check(what=what, outcome="equal" if right else "differs", detail=detail))
     for part in ("link", "traffic"):
         if part in run:
-            names = ("reads", "writes", "bytes_per_step") if part == "traffic" else ("value",)
+            names = ("reads", "writes", "bytes_per_step", "peak") if part == "traffic" else ("value",)
             told, now = ({k: side.get(part, {}).get(k) for k in names} for side in (run, other))
             found.append(_equal(f"{name}: {part}, computed", told, now))
     return found

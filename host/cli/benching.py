@@ -20,6 +20,8 @@ from nomul.model.files import atomic
 
 from .common import core_options, dram_option, json_option, memory_of, print_json
 
+_WIDTH = 140
+_MOST_LENGTH = 1 << 20  # as Settings has it, whose module is not for the command line's start
 _STYLES = {"equal": "green", "differs": "bold red", "ratio": "cyan", "not re-run": "yellow"}
 
 
@@ -36,8 +38,8 @@ class _Lengths(click.ParamType):
             return value
         words = str(value).split(",")
         for word in words:
-            if not (word.isascii() and word.isdigit() and self._least <= int(word) <= 1 << 20):
-                self.fail(f"{word!r} is no length; it must be {self._least} to {1 << 20}", param, ctx)
+            if not (word.isascii() and word.isdigit() and len(word) < 9 and self._least <= int(word) <= _MOST_LENGTH):
+                self.fail(f"{word[:40]!r} is no length; it must be {self._least} to {_MOST_LENGTH}", param, ctx)
         return tuple(dict.fromkeys(map(int, words)))
 
 
@@ -146,10 +148,10 @@ def _only_verify(ctx: click.Context) -> None:
             raise click.UsageError(f"{parameter.opts[-1]} with --verify: the file says it; leave it out")
 
 
-def _verified(checks: list[dict[str, str]], file: Path, as_json: bool) -> None:
+def _verified(checks: list[dict[str, Any]], file: Path, as_json: bool) -> None:
     """Prints what a check found; leaves with status 1 if something differs, or nothing was re-run."""
     count = {outcome: sum(check["outcome"] == outcome for check in checks) for outcome in _STYLES}
-    again = [c for c in checks if c["outcome"] in ("equal", "ratio") and not c["what"].endswith("from samples")]
+    again = [c for c in checks if c["outcome"] in ("equal", "ratio") and not c["own"]]
     good = not count["differs"] and bool(again)
     if as_json:
         print_json({"file": str(file), "good": good, "counts": count, "checks": checks})
@@ -173,6 +175,7 @@ def _show(document: dict[str, Any]) -> None:
     from nomul.host.bench.figures import shown
 
     console = Console(highlight=False)
+    console.width = max(console.width, _WIDTH)  # a narrow terminal breaks lines; a table would cut figures off
     model, core = document["model"], document["core"]
     console.print(
         f"{model['name']}: {model['ternary_weights']:,} ternary weights; {core['kind']} core, design "
@@ -205,19 +208,48 @@ def _show(document: dict[str, Any]) -> None:
                 f"{t['share_of_peak']['value']:.1%} of {shown(t['peak']['value'], 'B/s')}",
                 markup=False, soft_wrap=True,
             )  # fmt: skip
-        if "energy" in run:
-            energy = run["energy"]["decode"]["joules_per_token"]
-            bar = f" ({shown(energy['low'], 'J')} to {shown(energy['high'], 'J')})" if "low" in energy else ""
-            above = run["energy"]["decode"].get("joules_per_token_above_idle")
-            more = f", {shown(above['value'], 'J')} above idle" if above else ""
-            console.print(
-                f"{target['name']}: {shown(energy['value'], 'J')} a token{bar}{more}, {energy['label']}",
-                markup=False, soft_wrap=True,
-            )  # fmt: skip
+    _show_energy(document, console)
     console.print(
         "\nprefill, decode: tokens/s; medians, ± half of what lies between the quartiles\n"
         "simulated: cycles of the core over its clock, link and host left out"
     )
+
+
+def _show_energy(document: dict[str, Any], console: Console) -> None:
+    """Joules of every run, and the meter behind them."""
+    from nomul.host.bench.energy_page import idle_text, meter_lines
+    from nomul.host.bench.figures import shown
+    from nomul.host.bench.pieces import called
+
+    measured = [(target, run) for target in document["targets"] for run in target["runs"] if "energy" in run]
+    if not measured:
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    any_idle = any(run["energy"].get("idle") for _, run in measured)
+    for head in ("", "label", "prompt+output", "J/token", *("above idle", "idle before", "after") * any_idle):
+        table.add_column(head, no_wrap=True, justify="left" if head in ("", "label") else "right")
+    for target, run in measured:
+        energy, idle = run["energy"]["decode"], run["energy"].get("idle")
+        gross, above = energy["joules_per_token"], energy.get("joules_per_token_above_idle")
+        bar = f" ({shown(gross['low'], 'J')} to {shown(gross['high'], 'J')})" if "low" in gross else ""
+        more = [
+            f"{shown(above['value'], 'J')} ± {shown(above['uncertainty'], 'J')}" if above else "",
+            *(shown(idle[side]["value"], "W") if idle else "" for side in ("before", "after")),
+        ]
+        table.add_row(
+            called(target, run["users"]), gross["label"], f"{run['prompt']}+{run['output']}",
+            f"{shown(gross['value'], 'J')}{bar}", *(more if any_idle else ()),
+        )  # fmt: skip
+    console.print()
+    console.print(table)
+    for target in document["targets"]:
+        energy = target["runs"][-1].get("energy")
+        if energy is None:
+            continue
+        console.print(f"\n{target['name']}", markup=False)
+        idle = [("idle", idle_text(energy["idle"]))] if energy.get("idle") else []
+        for name, text in (*meter_lines(energy["meter"]), *idle):
+            console.print(f"  {name:<9} {text}", markup=False, soft_wrap=True)
 
 
 def _with_spread(figure: dict[str, Any]) -> str:

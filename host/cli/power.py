@@ -44,6 +44,7 @@ def reading(name: str, seconds: float) -> dict[str, Any]:
         "label": meter.label,
         "includes": meter.includes,
         "rate_hz": meter.rate_hz,
+        "reached_hz": trace.rate_hz,
         "range_w": [value if np.isfinite(value) else None for value in meter.range_w],
         "bounds_w": list(meter.bounds_w) if meter.bounds_w else None,
         "seconds": covered,
@@ -63,7 +64,8 @@ def _show(found: dict[str, Any]) -> None:
     console.print(f"{found['mean_watts']:.4g} W{bounds}, {label}", style="bold", markup=False)
     ends = ["?" if value is None else f"{value:.4g}" for value in found["range_w"]]
     for name, text in (
-        ("meter", f"{found['meter']}, asked at {found['rate_hz']:.4g} Hz, range {ends[0]} to {ends[1]} W"),
+        ("meter", f"{found['meter']}, range {ends[0]} to {ends[1]} W"),
+        ("rate", f"asked at {found['rate_hz']:.4g} Hz, {found['reached_hz']:.4g} Hz came"),
         ("includes", found["includes"]),
         ("samples", f"{found['samples']} in {found['seconds']:.2f} s, {found['lowest_watts']:.4g} to "
                     f"{found['highest_watts']:.4g} W"),

@@ -13,11 +13,15 @@ import numpy as np
 
 from nomul.model.errors import NomulError
 
+from .meter import plain_number
 from .trace import Gap, Trace
 
 __all__ = ["CsvLog"]
 
 _GAP = 5.0  # times the median step
+_MOST_W = 1e9
+_MOST_HEAD = 1 << 20  # bytes of the first line
+_TAIL = 1 << 16  # bytes in which the newest line is looked for
 _SCALES = {"": 1.0, "m": 1e-3, "u": 1e-6, "µ": 1e-6, "k": 1e3}
 # power, power_mW, "Power (W)", watts; the same for voltage and current.
 _COLUMNS = {
@@ -65,6 +69,36 @@ class CsvLog:
     def close(self) -> None:
         """Nothing is held open."""
 
+    def latest(self) -> float | None:
+        """Wall-clock time of the newest whole line; None if there is none yet.
+
+        Raises
+        ------
+        NomulError
+            As :meth:`trace` does, of the file, its first line and that line.
+        """
+        try:
+            with self.path.open("rb") as file:
+                head = file.readline(_MOST_HEAD)
+                begin = file.tell()
+                file.seek(max(begin, file.seek(0, 2) - _TAIL))
+                tail = file.read()
+        except OSError as error:
+            raise self._gone(error) from None
+        if not head.endswith(b"\n"):
+            return None
+        separator, (title, *_) = self._rows(head.decode("utf-8-sig", "replace"))
+        at, scale = self._columns(title)["time"]
+        whole = [line for line in tail.decode("utf-8", "replace").split("\n")[:-1] if line.strip()]
+        whole = [line for line in whole if not line.lstrip().startswith("#")]
+        if not whole:
+            return None
+        _, (row, *_) = self._rows(whole[-1], separator)
+        where = f"{self.path}: last line"
+        if len(row) <= at:
+            raise NomulError(f"{where}: {len(row)} fields; the first line names more")
+        return _time(row[at], scale, where)
+
     def trace(self, *, offset: float = 0.0) -> Trace:
         """All samples.
 
@@ -104,17 +138,16 @@ class CsvLog:
         """Line numbers, wall-clock times and watts."""
         try:
             text = self.path.read_text(encoding="utf-8-sig")
-        except FileNotFoundError:
-            raise NomulError(f"{self.path}: the file is gone; the logger must not move it") from None
+        except OSError as error:
+            raise self._gone(error) from None
         except UnicodeDecodeError:
             raise NomulError(f"{self.path}: not UTF-8 text; export it as CSV") from None
-        head = text.partition("\n")[0]
-        separator = max(",;\t", key=head.count)
+        separator = _separator(text.partition("\n")[0])
         rows = csv.reader(text.splitlines(), delimiter=separator)
-        columns = self._columns(next(rows, []))
         lines, times, watts = [], [], []
         complete = text.endswith("\n")
         try:
+            columns = self._columns(next(rows, []))
             for row in rows:
                 if not row or row[0].lstrip().startswith("#"):
                     continue
@@ -129,11 +162,26 @@ class CsvLog:
                 for name, (at, scale) in columns.items():
                     if name != "time":
                         product *= _value(row[at], name, where, comma=separator != ",") * scale
+                if not product <= _MOST_W:
+                    raise NomulError(f"{where}: {product:g} W; no more than {_MOST_W:g} W can be right")
                 watts.append(product)
                 lines.append(rows.line_num)
         except csv.Error as error:
             raise NomulError(f"{self.path}: line {rows.line_num}: {error}") from None
         return lines, np.array(times, dtype=np.float64), np.array(watts, dtype=np.float64)
+
+    def _gone(self, error: OSError) -> NomulError:
+        if isinstance(error, FileNotFoundError):
+            return NomulError(f"{self.path}: the file is gone; the logger must not move it")
+        return NomulError(f"{self.path}: cannot be read ({(error.strerror or str(error)).lower()})")
+
+    def _rows(self, text: str, separator: str = "") -> tuple[str, list[list[str]]]:
+        """The separator, and the fields of a line or more."""
+        separator = separator or _separator(text)
+        try:
+            return separator, list(csv.reader(text.splitlines(), delimiter=separator)) or [[]]
+        except csv.Error as error:
+            raise NomulError(f"{self.path}: {error}") from None
 
     def _columns(self, head: list[str]) -> dict[str, tuple[int, float]]:
         """Place and scale of each column that counts."""
@@ -161,13 +209,16 @@ class CsvLog:
         return found
 
 
+def _separator(head: str) -> str:
+    return max(",;\t", key=head.count)
+
+
 def _time(text: str, scale: float, where: str) -> float:
     text = text.strip()
-    try:
-        seconds = float(text) * scale
-        if scale == 1.0 and seconds > 1e3 * _UNIX:
-            seconds *= 1e-3
-    except ValueError:
+    seconds = plain_number(text) * scale
+    if scale == 1.0 and seconds > 1e3 * _UNIX:
+        seconds *= 1e-3
+    if math.isnan(seconds):
         try:
             return datetime.fromisoformat(text).timestamp()
         except (ValueError, OverflowError, OSError):
@@ -182,10 +233,7 @@ def _time(text: str, scale: float, where: str) -> float:
 
 
 def _value(text: str, name: str, where: str, *, comma: bool) -> float:
-    try:
-        value = float(text.replace(",", ".") if comma else text)
-    except ValueError:
-        value = math.nan
+    value = plain_number(text.replace(",", ".") if comma else text)
     if not math.isfinite(value) or value < 0:
         raise NomulError(f"{where}: {name} {text.strip()[:40]!r}; it must be a number of at least 0")
     return value

@@ -33,6 +33,8 @@ class EnergyReport:
     ----------
     label : str
         ``"measured"``, ``"constant"`` or ``"modelled"``: holds for every figure here.
+    rate_hz, reached_hz : float
+        How often the meter was to be asked, and how often samples came, over the whole record.
     samples : int
         During the work.
     samples_per_token : float
@@ -44,6 +46,7 @@ class EnergyReport:
     label: str
     meter: str
     rate_hz: float
+    reached_hz: float
     range_w: Span
     includes: str
     tokens: int
@@ -84,6 +87,7 @@ class EnergyReport:
             "meter": {
                 "name": self.meter,
                 "rate_hz": self.rate_hz,
+                "reached_hz": self.reached_hz,
                 "range_w": [value if np.isfinite(value) else None for value in self.range_w],
                 "includes": self.includes,
                 "samples": self.samples,
@@ -146,6 +150,7 @@ def measure(
         label=meter.label,
         meter=meter.name,
         rate_hz=meter.rate_hz,
+        reached_hz=trace.rate_hz,
         range_w=meter.range_w,
         includes=meter.includes,
         tokens=count,

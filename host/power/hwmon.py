@@ -120,7 +120,7 @@ class HwmonMeter(Reading):
         amperes = None
         if self._has_current:
             amperes = number(self._folder / "curr1_input", what="current") * 1e-3
-            if amperes >= 0.999 * self._amperes:
+            if abs(amperes) >= 0.999 * self._amperes:
                 raise Unreadable(f"{self.name}: {amperes:g} A is the shunt's full scale: it has overflowed")
         if self._has_power:
             return number(self._folder / "power1_input", what="power") * 1e-6

@@ -56,6 +56,8 @@ class IioMeter(Reading):
         for name in ("shunt_resistor", "in_shunt_resistor"):
             if (self._folder / name).is_file():
                 shunt = number(self._folder / name, what="shunt")
+                if shunt <= 0:
+                    raise NomulError(f"{self._folder}/{name}: {shunt:g} Ω; it must be above 0")
         self._amperes, watts = full_scale(chip if shunt == shunt else "", shunt)
         rate = _RATE_HZ
         for name in ("sampling_frequency", "in_sampling_frequency"):
@@ -70,7 +72,7 @@ class IioMeter(Reading):
         amperes = None
         if self._current is not None:
             amperes = self._value(self._current) * 1e-3
-            if amperes >= 0.999 * self._amperes:
+            if abs(amperes) >= 0.999 * self._amperes:
                 raise Unreadable(f"{self.name}: {amperes:g} A is the shunt's full scale: it has overflowed")
         if self._power is not None:
             return self._value(self._power) * 1e-3

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Protocol
 
 from nomul.model.errors import NomulError
 
-__all__ = ["Counter", "Meter", "Reading", "Unreadable", "attribute", "number"]
+__all__ = ["Counter", "Meter", "Reading", "Unreadable", "attribute", "number", "plain_number"]
 
 _GRAIN_S = 0.01  # counters move in steps
 
@@ -183,6 +184,15 @@ def attribute(path: Path, *, what: str) -> str:
         raise Unreadable(f"{path}: the {what} cannot be read ({reason})") from None
 
 
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", re.I | re.ASCII)
+
+
+def plain_number(text: str) -> float:
+    """A decimal number as instruments write it; nan of anything else, such as Python's ``1_0`` or ``inf``."""
+    text = text.strip()
+    return float(text) if _NUMBER.fullmatch(text) else math.nan
+
+
 def number(path: Path, *, what: str) -> float:
     """A number in a sysfs attribute.
 
@@ -192,10 +202,7 @@ def number(path: Path, *, what: str) -> float:
         If it is gone, or is no finite number.
     """
     text = attribute(path, what=what)
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    value = plain_number(text)
     if not math.isfinite(value):
         raise Unreadable(f"{path}: {text[:40]!r} is not a number; the {what} must be one")
     return value

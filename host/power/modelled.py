@@ -7,8 +7,6 @@ cells, so low ends add up with low ends, high ends with high ends.
 
 from __future__ import annotations
 
-import json
-import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nomul.model.errors import NomulError
+from nomul.model.files import os_errors, parse_json
 
 from .meter import Reading
 
@@ -117,7 +116,7 @@ def memory_power(
     write_share: float,
     activates_per_second: float,
 ) -> dict[str, Estimate]:
-    """Watts of a DDR3 chip that is never powered down, after Micron's TN-41-01.
+    """Watts of a DDR3 or SDR chip that is never powered down, after Micron's TN-41-01.
 
     Parameters
     ----------
@@ -137,8 +136,10 @@ def memory_power(
     """
     table = coefficients()["memory"]
     if part not in table:
-        raise NomulError(f"modelled: no coefficients of {part}; there are: {', '.join(table)}")
+        raise NomulError(f"modelled: no coefficients of the memory {part}; there are: {', '.join(table)}")
     chip = table[part]
+    if chip["kind"] == "SDR":
+        return _sdr_power(chip, clock_mhz, read_share, write_share, activates_per_second)
     volts, typical = chip["volts"] * 1e-3, chip["typical"]  # currents are in mA
     speed = min(1.0, clock_mhz / chip["clock_mhz"])
 
@@ -158,6 +159,27 @@ def memory_power(
         "write": watts(volts * (chip["idd4w"] - chip["idd3n"]) * write_share * speed),
         "refresh": watts(refresh),
         "data": watts(data),
+    }
+
+
+def _sdr_power(
+    chip: Mapping[str, Any], clock_mhz: float, read_share: float, write_share: float, activates_per_second: float
+) -> dict[str, Estimate]:
+    volts = chip["volts"] * 1e-3  # currents are in mA
+    speed = min(1.0, clock_mhz / chip["clock_mhz"])
+
+    def watts(value: float, most: float = 1.0) -> Estimate:
+        return Estimate(low=chip["typical"] * value, value=value, high=chip["most"] * most * value)
+
+    burst = volts * (chip["idd4"] - chip["idd3n"]) * speed
+    toggles = chip["data_pins"] * 0.5 * read_share * clock_mhz * 1e6  # of random data; who writes drives the pins
+    return {
+        "background": watts(volts * chip["idd3n"], max(1.0, clock_mhz / chip["standby_mhz"])),
+        "activate": watts(volts * (chip["idd1"] - chip["idd3n"]) * chip["trc"] * 1e-9 * activates_per_second),
+        "read": watts(burst * read_share),
+        "write": watts(burst * write_share),
+        "refresh": watts(volts * (chip["idd5"] - chip["idd3n"]) * chip["trfc"] / chip["trefi"]),
+        "data": _of(coefficients()["pin"], "joules").times(toggles * chip["volts"] ** 2),
     }
 
 
@@ -199,7 +221,6 @@ def model_power(report: Mapping[str, Any], *, where: str) -> dict[str, Estimate]
             if clean_areas[unit][key] and key not in rate:
                 raise NomulError(f"{at}: {key} is missing, and {unit} has {clean_areas[unit][key]:g} {key}")
         clean_rates[unit] = {key: _number(rate, key, at, most=1.0) for key in _RATES if key in rate}
-    clock = activity if "clock_mhz" in activity else {"clock_mhz": core.get("fmax_mhz")}
     pins = memory = None
     if "pins" in activity:
         own = _table(activity, "pins", f"{where}: activity")
@@ -222,7 +243,7 @@ def model_power(report: Mapping[str, Any], *, where: str) -> dict[str, Estimate]
         )
     found = design_power(
         part=part,
-        clock_mhz=_number(clock, "clock_mhz", f"{where}: activity", most=2000),
+        clock_mhz=_clock_mhz(report, where),
         areas=clean_areas,
         rates=clean_rates,
         pins=pins,
@@ -242,6 +263,10 @@ class ModelledMeter(Reading):
     ----------
     parts : dict of str to Estimate
         Watts by what takes them.
+    configuration : object
+        The report's, of the core; None if it has none.
+    clock_hz : float
+        That the power is of.
 
     Raises
     ------
@@ -250,21 +275,21 @@ class ModelledMeter(Reading):
     """
 
     def __init__(self, path: Path):
-        try:
-            report = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise NomulError(f"{path}: no such file; nomul report --json > {path} begins it") from None
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise NomulError(f"{path}: not a report in JSON ({error})") from None
-        if not isinstance(report, dict):
-            raise NomulError(f"{path}: not a report in JSON; it must be an object")
+        if not path.is_file():
+            raise NomulError(f"{path}: no such file; nomul report --json > {path} begins it")
+        with os_errors(path):
+            report = parse_json(path.read_bytes(), f"{path}:", "name a report, as nomul report --json prints it")
+        self.path = path
         self.parts = model_power(report, where=str(path))
+        self.configuration: Any = report.get("configuration")
+        self.clock_hz = 1e6 * _clock_mhz(report, str(path))
         self.estimate = sum(self.parts.values(), start=Estimate(low=0.0, value=0.0, high=0.0))
         bounds = (self.estimate.low, self.estimate.high)
-        memory = any(name.startswith("memory_") for name in self.parts)
+        part = report["activity"].get("memory", {}).get("part")
+        memory = f" and {coefficients()['memory'][part]['kind']} memory {part}" if part else ""
         super().__init__(
             name=f"modelled {path.name}", rate_hz=_RATE_HZ, range_w=bounds, label="modelled", bounds_w=bounds,
-            includes=f"FPGA {report['part']}{' and DDR3' if memory else ''}; not regulators, clocks and what else "
+            includes=f"FPGA {report['part']}{memory}; not regulators, clocks and what else "
             f"is on a board",
         )  # fmt: skip
 
@@ -280,10 +305,29 @@ def _table(owner: Mapping[str, Any], key: str, where: str, *, mend: str = "") ->
     return value
 
 
+def _clock_mhz(report: Mapping[str, Any], where: str) -> float:
+    """The activity's clock, else the routed one."""
+    activity = _table(report, "activity", where)
+    core = _table(report, "core", where)
+    clock = activity if "clock_mhz" in activity else {"clock_mhz": core.get("fmax_mhz")}
+    found = _number(clock, "clock_mhz", f"{where}: activity", most=2000)
+    if not found:
+        raise NomulError(f"{where}: activity: clock_mhz is 0; it must be above 0")
+    return found
+
+
 def _number(owner: Mapping[str, Any], key: str, where: str, *, most: float) -> float:
     value = owner.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise NomulError(f"{where}: {key} is {value!r}; it must be a number")
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        raise NomulError(f"{where}: {key} is {repr(value)[:40]}; it must be a number")
     if not 0 <= value <= most:
-        raise NomulError(f"{where}: {key} is {value:g}; it must be 0 to {most:g}")
+        raise NomulError(f"{where}: {key} is {_short(value)}; it must be 0 to {most:g}")
     return float(value)
+
+
+def _short(value: int | float) -> str:
+    """A number that may be too long for a float."""
+    try:
+        return f"{value:g}"
+    except OverflowError:
+        return "a number of many digits"

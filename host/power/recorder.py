@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -24,6 +24,12 @@ _PATIENCE_S = 2.0  # without a good reading, after which the meter counts as gon
 _STALL = 5.0  # sample periods that make a gap
 _JOIN_S = 10.0  # for a reading that is under way at the end; every meter's own limit is shorter
 _MOST = 10_000_000  # samples
+_MOST_W = 1e9  # of anything that computes; an instrument that tells more, whatever its range, talks nonsense
+_GRAIN_S = 0.1  # energy counters move in steps: an H100's every 0.1 s
+_WAIT_S = 5.0  # for a sample of a live meter, beyond its own patience
+_LOG_WAIT_S = 30.0  # for a line of a log: loggers write in blocks
+_POLL_S = 0.02
+_LOG_POLL_S = 0.2
 _JUMP_S = 0.05  # wall clock against monotonic clock
 _SLEW = 5e-4  # how fast NTP may turn it
 
@@ -102,6 +108,24 @@ class Recorder:
             if len(self._samples) >= _MOST:
                 raise NomulError(f"{self.meter.name}: {_MOST} samples, the record is full; measure less")
 
+    def wait(self, moment: float = -math.inf) -> None:
+        """Waits for a sample that was taken at a moment or after it; without one, for the first.
+
+        Raises
+        ------
+        NomulError
+            If the recording has ended, or no such sample comes within the time limit.
+        """
+        limit = _WAIT_S + _PATIENCE_S + 2 / self.meter.rate_hz
+        for _ in _until(limit, _POLL_S):
+            if self._error is not None:
+                raise self._error
+            with self._lock:
+                if self._samples and self._samples[-1][0] >= moment:
+                    return
+        why = f"; {self._why}" if self._why else ""
+        raise NomulError(f"{self.meter.name}: no sample within {limit:g} s{why}")
+
     @property
     def ended(self) -> bool:
         """Whether recording has ended early; :meth:`trace` tells why."""
@@ -130,6 +154,7 @@ class Recorder:
         name, (low, high) = self.meter.name, self.meter.range_w
         if not math.isfinite(value):
             raise Unreadable(f"{name}: a reading of {value}")
+        high = min(high, _MOST_W)
         if self.meter.quantity == "watts" and not low <= value <= high:
             raise Unreadable(f"{name}: {value:g} W is outside its range of {low:g} to {high:g} W")
         if self._samples:
@@ -138,6 +163,10 @@ class Recorder:
                 raise Unreadable(f"{name}: the clock stood still or went back")
             if self.meter.quantity == "joules" and value < before:
                 raise Unreadable(f"{name}: its energy fell from {before:g} to {value:g} J")
+            if self.meter.quantity == "joules" and value - before > high * (now - last + _GRAIN_S):
+                raise Unreadable(
+                    f"{name}: {value - before:g} J in {now - last:.3f} s is outside its range of {low:g} to {high:g} W"
+                )
 
     def _run(self) -> None:
         period = 1 / self.meter.rate_hz
@@ -187,6 +216,26 @@ class LogRecorder:
     ) -> None:
         self._times.append((self._clock(), self._wall()))
 
+    def wait(self, moment: float | None = None) -> None:
+        """Waits for a line of a moment or later; without one, of now: then the logger is at work.
+
+        Raises
+        ------
+        NomulError
+            If no such line comes within the time limit, with the age of the newest.
+        """
+        wall = self._wall() if moment is None else self._wall() - (self._clock() - moment)
+        latest = None
+        for _ in _until(_LOG_WAIT_S, _LOG_POLL_S):
+            latest = self.meter.latest()
+            if latest is not None and latest >= wall:
+                return
+        newest = "it has no line" if latest is None else f"its newest is {wall - latest:.1f} s older than needed"
+        raise NomulError(
+            f"{self.meter.path}: no new line within {_LOG_WAIT_S:g} s, {newest}; is the logger running, does it write "
+            f"each line at once, and is its clock this machine's?"
+        )
+
     def trace(self) -> Trace:
         """The file's samples, on the monotonic clock.
 
@@ -203,6 +252,15 @@ class LogRecorder:
                 f"its time stamps cannot be told from tokens'; set the clock first, then measure again"
             )
         return self.meter.trace(offset=wall - begin + jump / 2)
+
+
+def _until(limit_s: float, pause_s: float) -> Iterator[None]:
+    """Again and again until the time is up, and then once more."""
+    end = time.monotonic() + limit_s
+    while time.monotonic() < end:
+        yield
+        time.sleep(pause_s)
+    yield
 
 
 def record(meter: Meter | CsvLog) -> Recorder | LogRecorder:

@@ -8,7 +8,7 @@ import math
 
 from nomul.model.errors import NomulError
 
-from .meter import Reading, Unreadable
+from .meter import Reading, Unreadable, plain_number
 
 __all__ = ["ScpiMeter"]
 
@@ -100,10 +100,10 @@ class ScpiMeter(Reading):
 
     def _number(self, query: str) -> float:
         text = self._ask(query)
-        try:
-            value = float(text.removesuffix("W").removesuffix("V").removesuffix("A"))
-        except ValueError:
-            raise Unreadable(f"scpi:{self._resource}: {text[:40]!r} in answer to {query}") from None
+        bare = text.removesuffix("W").removesuffix("V").removesuffix("A")
+        value = math.inf if bare.strip("+-").lower() in ("inf", "infinity") else plain_number(bare)
+        if math.isnan(value):
+            raise Unreadable(f"scpi:{self._resource}: {text[:40]!r} in answer to {query}")
         if not math.isfinite(value) or abs(value) >= _OVERLOAD:
             raise Unreadable(f"scpi:{self._resource}: {query} overflows ({text[:40]})")
         return value

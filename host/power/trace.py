@@ -65,6 +65,11 @@ class Trace:
             )
 
     @property
+    def rate_hz(self) -> float:
+        """Samples a second that came, over the whole record."""
+        return float((len(self.times) - 1) / (self.times[-1] - self.times[0]))
+
+    @property
     def _joules(self) -> np.ndarray:
         """Energy up to each sample."""
         if self.quantity == "joules":

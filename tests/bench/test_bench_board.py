@@ -5,23 +5,30 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bench_cases import nomul, write_tiny
+from page_cases import looked_at
+from serve.browser import Browser, chromium
 
-from nomul.host.bench.figures import LABELS
+from nomul.host.bench.consistency import recomputed
+from nomul.host.bench.document import cells
+from nomul.host.bench.energy import steady_figures
+from nomul.host.bench.figures import LABELS, shown
 from nomul.host.bench.measure import Case, prompts_of
 from nomul.host.bench.page import page
 from nomul.host.bench.peers import peers
 from nomul.host.bench.targets import BoardTarget, GoldenTarget
+from nomul.host.bench.traffic import step_traffic
 from nomul.host.cli.board import counters
+from nomul.host.cli.common import load_any
 from nomul.host.driver import Board
 from nomul.hw.build.design import design_hash
+from nomul.model.checkpoint import write_checkpoint
 from nomul.model.fold import fold
 from nomul.model.geometry import Geometry
 from nomul.model.image import external_regions
@@ -44,12 +51,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bench of the released core, as the command leaves it."""
     place = tmp_path_factory.mktemp("bench")
     model = write_tiny(place / "tiny")
-    shown = nomul("bench", "--model", model, "--prompts", "2,5", "--outputs", "3", "--repeat", "2",
+    told = nomul("bench", "--model", model, "--prompts", "2,5", "--outputs", "3", "--repeat", "2",
                   "--meter", "constant:2.5W", "-o", place / "out")  # fmt: skip
-    assert shown.status == 0, shown.err
+    assert told.status == 0, told.err
     for part in ("simulated board", "golden model", "simulated", "measured", "first token"):
-        assert part in shown.out
-    assert "J a token" in shown.out
+        assert part in told.out
+    assert "J/token" in told.out
     return place / "out"
 
 
@@ -93,9 +100,9 @@ def test_the_cpu_is_in_the_same_file(document: dict[str, Any]):
 
 
 def test_a_bench_verifies(folder: Path, tmp_path: Path):
-    shown = nomul("bench", "--verify", folder / "bench.json", "--json")
-    assert shown.status == 0, shown.out
-    found = json.loads(shown.out)
+    told = nomul("bench", "--verify", folder / "bench.json", "--json")
+    assert told.status == 0, told.out
+    found = json.loads(told.out)
     assert found["good"] is True
     assert found["counts"]["differs"] == 0
     cycles = [c for c in found["checks"] if "cycles of" in c["what"]]
@@ -113,18 +120,19 @@ def test_a_bench_verifies(folder: Path, tmp_path: Path):
 
     case = Case(prompt=run["prompt"], output=run["output"])
     run["figures"] = figures_of(case, [(s["first_s"], s["last_s"]) for s in run["samples"]], "simulated")
+    run["energy"] |= steady_figures(run["energy"]["meter"]["watts"], case, run["figures"])
     (tmp_path / "lie.json").write_text(json.dumps(lie))
-    shown = nomul("bench", "--verify", tmp_path / "lie.json", "--no-cpu", "--json")
-    assert shown.status == 1
-    (wrong,) = [c for c in json.loads(shown.out)["checks"] if c["outcome"] == "differs"]
+    told = nomul("bench", "--verify", tmp_path / "lie.json", "--no-cpu", "--json")
+    assert told.status == 1
+    (wrong,) = [c for c in json.loads(told.out)["checks"] if c["outcome"] == "differs"]
     assert wrong["what"] == "simulated board, prompt 2, output 3: cycles of decode"
 
     # Another version of the hardware: its cycles say nothing about the file's.
-    lie["core"]["design"] = "0" * 16
+    lie["core"]["design"] = lie["targets"][0]["design"] = "0" * 16
     (tmp_path / "lie.json").write_text(json.dumps(lie))
-    shown = nomul("bench", "--verify", tmp_path / "lie.json", "--no-cpu", "--json")
-    assert shown.status == 1
-    assert "check out the version" in shown.out
+    told = nomul("bench", "--verify", tmp_path / "lie.json", "--no-cpu", "--json")
+    assert told.status == 1
+    assert "check out the version" in told.out
 
 
 def test_users_at_once():
@@ -192,9 +200,8 @@ class _Tags(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_page_is_whole_and_needs_nothing(folder: Path, document: dict[str, Any]):
+def test_the_page_is_whole_and_needs_nothing(folder: Path):
     text = (folder / "bench.html").read_text()
-    assert text == page(document)
     assert text.startswith("<!DOCTYPE html>")
     tags = _Tags()
     tags.feed(text)
@@ -209,15 +216,36 @@ def test_the_page_is_whole_and_needs_nothing(folder: Path, document: dict[str, A
         assert f"--{used}:" in text
 
 
-def test_every_label_is_on_the_page(folder: Path, document: dict[str, Any]):
-    text = (folder / "bench.html").read_text()
-    for label in LABELS:
-        assert f'class="label {label}"' in text
-    for peer in peers():
-        assert f"{peer['tokens_per_second']:,g} {peer['speed_kind']}" in text
-    for target in document["targets"]:
-        assert target["name"] in text
-    assert text.count("<svg") == 5
+def labels_in(value: Any) -> set[str]:
+    """Every label of a figure."""
+    if isinstance(value, dict):
+        own = {value["label"]} if "unit" in value else set()
+        return own.union(*map(labels_in, value.values()))
+    return set().union(*map(labels_in, value)) if isinstance(value, list) else set()
+
+
+def test_figures_on_the_page_are_the_files_with_their_labels(folder: Path, streamed: Path):
+    for place in (folder, streamed):
+        document = json.loads((place / "bench.json").read_text())
+        text = (place / "bench.html").read_text()
+        head, _, rest = text.partition("<h2>Labels</h2>")  # the legend has all of them
+        assert set(re.findall(r'class="label (\w+)"', rest)) == set(LABELS)
+        used = labels_in([run for target in document["targets"] for run in target["runs"]])
+        assert used >= {"simulated", "measured", "computed"}
+        assert set(re.findall(r'class="label (\w+)"', head)) == used | {"computed", "cited"}
+        table = head.partition("<h2>All figures</h2>")[2].partition("</table>")[0]
+        rows = re.findall(r"<tr>(.*?)</tr>", table, re.S)[1:]
+        for row, (target, run, _) in zip(rows, cells(document), strict=True):
+            assert f'class="label {target["label"]}"' in row
+            plain = [re.sub(r"<[^>]*>.*", "", cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", row, re.S)]
+            assert plain[2:5] == [str(run[name]) for name in ("users", "prompt", "output")]
+            rates = [run["figures"][name] for name in ("prefill", "decode")]
+            several = document["settings"]["lanes"] > 1
+            assert [plain[6], plain[8 if several else 7]] == [shown(f["value"]) for f in rates]
+            if several:
+                assert plain[9] == shown(run["figures"]["decode_summed"]["value"])
+        for peer in peers():
+            assert f"{peer['tokens_per_second']:,g} {peer['speed_kind']}" in head
 
 
 def test_names_are_not_markup(document: dict[str, Any]):
@@ -226,31 +254,118 @@ def test_names_are_not_markup(document: dict[str, Any]):
     assert "<script" not in page(document)
 
 
-def test_in_a_browser(folder: Path, tmp_path: Path):
-    """Laid out by a real browser: no error in its console, nothing wider than the window, and ink in the picture."""
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
+def test_in_a_browser(folder: Path, streamed: Path, tmp_path: Path):
+    if chromium() is None:
         pytest.skip("no chromium on PATH (apt-get install chromium)")
-    probe = (
-        "<script>window.onload=()=>{document.title=JSON.stringify({wide:document.documentElement.scrollWidth,"
-        "window:innerWidth,plots:[...document.querySelectorAll('svg')].map(s=>s.getBoundingClientRect().height),"
-        "fetched:performance.getEntriesByType('resource').length})}</script></body>"
-    )
-    text = (folder / "bench.html").read_text().replace("</body>", probe)
-    (tmp_path / "probe.html").write_text(text)
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-             "--disable-background-networking", "--disable-component-update", "--disable-sync",
-             "--virtual-time-budget=2000"]  # fmt: skip
-    for width in (1100, 500):
-        done = subprocess.run(
-            [browser, *flags, f"--user-data-dir={tmp_path / f'profile-{width}'}", f"--window-size={width},900",
-             "--dump-dom", f"file://{tmp_path / 'probe.html'}"],
-            capture_output=True, text=True, timeout=180, check=True,
-        )  # fmt: skip
-        title = re.search(r"<title>(\{.*?\})</title>", done.stdout)
-        assert title, done.stdout[:500]
-        found = json.loads(title[1].replace("&quot;", '"'))
-        assert found["wide"] <= found["window"]
-        assert len(found["plots"]) == 5
-        assert min(found["plots"]) > 60
-        assert found["fetched"] == 0
+    with Browser(tmp_path / "profile") as browser:
+        for place in (folder, streamed):
+            document = json.loads((place / "bench.json").read_text())
+            for width in (1100, 500):
+                assert len(looked_at(browser, tmp_path, document, width=width)) == 5
+
+
+# A streamed core
+
+
+@pytest.fixture(scope="module")
+def streamed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A bench of three lanes, as the command leaves it, on the board that other tests have compiled."""
+    place = tmp_path_factory.mktemp("streamed")
+    source = random_checkpoint(STREAMED, 9)
+    write_checkpoint(place / "small", source.config, source._tensors)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nomul.host.cli.common.streamed_config", lambda *_, **__: CONFIG)
+        told = nomul("bench", "--model", place / "small", "--port", "native", "--lanes", "3", "--prompts", "4,7",
+                       "--outputs", "4", "--repeat", "2", "--meter", "constant:2.5W", "-o", place / "out")  # fmt: skip
+        assert told.status == 0, told.err
+        for part in ("streamed core", "simulated board, 3 users", "summed", "memory: ", "constant 2.5 W"):
+            assert part in told.out
+        assert "…" not in told.out
+        yield place / "out"
+
+
+def test_a_streamed_bench(streamed: Path):
+    document = json.loads((streamed / "bench.json").read_text())
+    board = document["targets"][0]
+    cases_ = [(run["users"], run["prompt"], run["output"]) for run in board["runs"]]
+    assert cases_ == [(1, 4, 4), (1, 7, 4), (3, 4, 4), (3, 7, 4)]
+    image = CONFIG.compile(load_any(str(streamed.parent / "small")).model)
+    for run in board["runs"]:
+        step = step_traffic(image, CONFIG, texts=run["users"], logits=int(run["users"] == 1))
+        traffic, sample = run["traffic"], run["samples"][0]
+        assert traffic["bytes_per_token"]["value"] == pytest.approx(step.total / run["users"])
+        seconds = sample["decode"]["cycles"] / 100e6
+        assert traffic["bandwidth"]["value"] == pytest.approx(3 * step.total / seconds)
+        assert traffic["share_of_peak"]["value"] == pytest.approx(3 * step.total / seconds / (8 * 100e6))
+        assert sample["decode"]["rows"] == 3
+        joules = 2.5 * seconds / 3 / run["users"]
+        assert run["energy"]["decode"]["joules_per_token"]["value"] == pytest.approx(joules)
+    alone, together = board["runs"][1]["figures"], board["runs"][3]["figures"]
+    assert together["decode_summed"]["value"] > 2 * alone["decode_summed"]["value"]
+    bounds = [bound["kind"] for bound in document["roofline"]["bounds"]]
+    assert (bounds[0], bounds[-1], bounds.count("own memory")) == ("own memory", "engine", 1)
+
+
+def test_a_streamed_bench_verifies(streamed: Path):
+    told = nomul("bench", "--verify", streamed / "bench.json", "--json")
+    assert told.status == 0, told.out
+    found = json.loads(told.out)
+    assert found["good"] is True
+    assert found["counts"]["differs"] == found["counts"]["not re-run"] == 0
+    equal = [check["what"] for check in found["checks"] if check["outcome"] == "equal"]
+    assert sum(what.endswith(": traffic, computed") for what in equal) == 4
+    assert sum(what.endswith(": power") for what in equal) == 4
+
+
+LIES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "bandwidth": (lambda run: run["traffic"]["bandwidth"].update(value=9e8), "traffic: bandwidth: value"),
+    "share": (lambda run: run["traffic"]["share_of_peak"].update(value=0.99), "traffic: share_of_peak: value"),
+    "peak": (lambda run: run["traffic"]["peak"].update(value=1e9), "traffic: peak: value"),
+    "bytes a token": (lambda run: run["traffic"]["bytes_per_token"].update(value=1.0), "bytes_per_token: value"),
+    "weights": (lambda run: run["traffic"]["weights_per_token"].update(value=1.0), "weights_per_token: value"),
+    "parts": (lambda run: run["traffic"]["reads"].update(weights=8), "traffic: bytes_per_step: value"),
+    "no traffic": (lambda run: run["traffic"].pop("peak"), "traffic: peak is missing"),
+    "link": (lambda run: run["link"].update(value=1e-6), "link: value"),
+    "joules": (lambda run: run["energy"]["decode"]["joules_per_token"].update(value=1e-6), "energy: decode"),
+    "watts": (lambda run: run["energy"]["meter"]["watts"].update(value=1.5), "energy: decode"),
+    "rows": (lambda run: run["samples"][0]["prefill"].update(rows=1), "rows of prefill"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "part"), LIES.values(), ids=LIES)
+def test_lies_about_a_board_are_found(streamed: Path, change: Callable[[dict[str, Any]], Any], part: str):
+    document = json.loads((streamed / "bench.json").read_text())
+    target = document["targets"][0]
+    for run in target["runs"]:
+        assert recomputed(document, target, run) == []
+        change(run)
+        assert part in "; ".join(recomputed(document, target, run))
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (lambda d: d["settings"].update(board="/dev/tty0"), "board is /dev/tty0, and simulated board is simulated"),
+        (lambda d: d["targets"][0].update(design="0" * 16), "simulated board: design is 0000000000000000"),
+        (lambda d: d["targets"][0]["runs"][2].pop("energy"), "a run has energy if one is for it"),
+        (lambda d: d["settings"].update(meters=[]), "meters are [], a run has energy if one is for it"),
+    ],
+)
+def test_a_board_that_was_not_asked_for(streamed: Path, tmp_path: Path, change: Callable[[Any], Any], part: str):
+    document = json.loads((streamed / "bench.json").read_text())
+    change(document)
+    (tmp_path / "lie.json").write_text(json.dumps(document))
+    told = nomul("bench", "--verify", tmp_path / "lie.json", "--json")
+    assert told.status == 1
+    assert part in " ".join(check["detail"] for check in json.loads(told.out)["checks"])
+
+
+def test_another_typed_power_is_found(streamed: Path, tmp_path: Path):
+    """Consistent in itself: settings tell."""
+    document = json.loads((streamed / "bench.json").read_text())
+    document["settings"]["meters"] = ["constant:1.5W"]
+    (tmp_path / "lie.json").write_text(json.dumps(document))
+    told = nomul("bench", "--verify", tmp_path / "lie.json", "--no-cpu", "--json")
+    wrong = [check for check in json.loads(told.out)["checks"] if check["outcome"] == "differs"]
+    assert {check["detail"] for check in wrong} == {"constant:1.5W gives 1.5 W here, the file tells 2.5 W"}
+    assert len(wrong) == 4

@@ -6,15 +6,13 @@ from __future__ import annotations
 import math
 import random
 import statistics
-import tomllib
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import nomul.host.bench.peers as peers_module
-from nomul.host.bench.figures import LABELS, Spread, figure, shown
+from nomul.host.bench.figures import LABELS, Spread, brief, figure, shown
 from nomul.host.bench.measure import Case, cases, figures_of, prompts_of, rates, request_rows, serve
 from nomul.host.bench.peers import KINDS, peers
 from nomul.model.errors import NomulError
@@ -132,6 +130,19 @@ def test_shown(value: float, unit: str, text: str):
     assert shown(value, unit) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "text"), [(12.34, "12.3"), (99_949, "99,949"), (99_950, "100 k"), (3e6, "3 M"), (48.25e6, "48.2 M")]
+)
+def test_brief(value: float, text: str):
+    assert brief(value) == text
+
+
+PEER = {
+    "name", "device", "model", "weights", "tokens_per_second", "speed_kind", "joules_per_token", "energy_kind", "note",
+    "source",
+}  # fmt: skip
+
+
 def test_peers_say_where_from_and_how():
     assert len(peers()) >= 8
     for peer in peers():
@@ -141,8 +152,8 @@ def test_peers_say_where_from_and_how():
         assert peer["source"].startswith("arXiv:") or "." in peer["source"].split("/")[0]
         assert peer["weights"] > 0
         assert peer["tokens_per_second"] > 0
-    text = (Path(peers_module.__file__).parent / "peers.toml").read_text()
-    assert len(tomllib.loads(text)["peer"]) == len(peers())
+        assert set(peer) <= PEER, "a key that nobody reads"
+    assert len({(peer["name"], peer["device"], peer["model"]) for peer in peers()}) == len(peers())
 
 
 def test_the_page_of_documentation_has_all_labels():

@@ -65,6 +65,11 @@ def test_columns(tmp_path: Path, head: str, row: str):
         (lines("time,power", f"{T},1", "noon,1"), "line 3: time 'noon' is neither"),
         (lines("time,power", "0.1,1", "0.2,1"), "line 2: time '0.1' does not count from 1970"),
         (lines("time,power", "1e300,1"), "line 2: time '1e300' does not count from 1970"),
+        (lines("time,power", f"{T},1", f"{T + 1},1_0"), "line 3: power '1_0'; it must be a number"),
+        (lines("time,power", f"{T},1", f"{T // 10}_{T % 10},1"), "line 3: time '.*' is neither"),
+        (lines("time,volts,amps", f"{T},1e300,1e300"), "line 2: inf W; no more than 1e.09 W can be right"),
+        (lines("time,volts,amps", f"{T},1e300,1e5"), "line 2: 1e.305 W; no more than"),
+        (lines("time," + "x" * 140_000, f"{T},1"), "line 1: field larger than field limit"),
         (lines("clock,power", f"{T},1"), "line 1: no column is called time"),
         (lines("time,voltage", f"{T},1"), "line 1: there must be a column power"),
         (lines("time,power", f"{T},1"), "1 samples"),
@@ -88,6 +93,28 @@ def test_bad_files(tmp_path: Path):
     found.path.unlink()
     with pytest.raises(NomulError, match=r"the file is gone"):
         found.trace()
+
+
+def test_the_newest_line(tmp_path: Path):
+    found = log(tmp_path, "")
+    for text, newest in (
+        ("", None), ("time,power", None), ("time,power\n", None), (f"time,power\n{T},", None),
+        (f"time,power\n{T},1\n", T),
+        (f"power_W;t\n1,5;{T}\n2,5;{T + 3}\n9;{T + 4}", T + 3), (f"time,power\n{T + 1},1\n# end\n\n", T + 1),
+        ("time,power\n" + "".join(f"{T + k},{k}.123456789\n" for k in range(5000)), T + 4999),
+    ):  # fmt: skip
+        found.path.write_text(text)
+        assert found.latest() == newest
+    for text, said in (
+        ("clock,power\n", "no column is called time"), ("time,power\nnoon,1\n", "'noon' is neither"),
+        ("power,time\n1\n", "last line: 1 fields"), (f"time,{'x' * 140_000}\n{T},1\n", "field limit"),
+    ):  # fmt: skip
+        found.path.write_text(text)
+        with pytest.raises(NomulError, match=said):
+            found.latest()
+    found.path.unlink()
+    with pytest.raises(NomulError, match="the file is gone"):
+        found.latest()
 
 
 def test_a_hole_is_a_gap_with_its_lines(tmp_path: Path):

@@ -19,6 +19,7 @@ from nomul.host.power.modelled import (
     memory_power,
     model_power,
 )
+from nomul.hw.dram.boards import BOARDS, DramBoard
 from nomul.model.errors import NomulError
 
 AREA = {"comb": 10_000, "ff": 8_000, "bram": 190, "multipliers": 30}
@@ -97,6 +98,35 @@ def test_memory_by_hand():
     assert found["data"].value == pytest.approx(20 * (0.9 * 0.0046 + 0.01 * 0.0212))
 
 
+def test_sdr_by_hand():
+    found = memory_power(part="AS4C32M16SB", clock_mhz=120, read_share=0.8, write_share=0.02,
+                         activates_per_second=2e5)  # fmt: skip
+    assert found["background"].value == pytest.approx(3.3 * 0.06)
+    assert found["background"].high == pytest.approx(3.3 * 0.06 * 1.25 * 120 / 66.7)
+    assert found["activate"].value == pytest.approx(3.3 * 0.08 * 63e-9 * 2e5)
+    assert found["read"].value == pytest.approx(3.3 * 0.11 * 0.8 * 120 / 143)
+    assert found["write"].value == pytest.approx(3.3 * 0.11 * 0.02 * 120 / 143)
+    assert found["refresh"].value == pytest.approx(3.3 * 0.17 * 63 / 7800)
+    assert found["data"].value == pytest.approx(16 * 0.5 * 0.8 * 120e6 * 5e-12 * 3.3**2)
+
+
+@pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
+def test_the_memory_of_every_board(board: DramBoard):
+    """Each part has coefficients; reading costs, and more at a higher share."""
+    part, clock = board.part.name.partition("-")[0], board.ratio * board.clock_hz / 1e6
+    idle, busy = (
+        memory_power(part=part, clock_mhz=clock, read_share=share, write_share=0.0, activates_per_second=share * 3e5)
+        for share in (0.0, 0.9)
+    )
+    for watts in (*idle.values(), *busy.values()):
+        assert 0 <= watts.low <= watts.value <= watts.high
+    whole = [sum(watts.value for watts in found.values()) for found in (idle, busy)]
+    assert 0.005 < whole[0] < whole[1] < 1.0
+    assert coefficients()["memory"][part]["kind"] == board.part.kind
+    with pytest.raises(NomulError, match=f"no coefficients of the memory X; there are: .*{part}"):
+        memory_power(part="X", clock_mhz=1, read_share=0, write_share=0, activates_per_second=0)
+
+
 def test_the_meter(tmp_path: Path):
     report = copy.deepcopy(REPORT)
     report["activity"]["memory"] = {"part": "MT41K256M16", "clock_mhz": 150, "read_share": 0.9, "write_share": 0.0,
@@ -108,7 +138,7 @@ def test_the_meter(tmp_path: Path):
     assert meter.bounds_w is not None
     assert meter.bounds_w[0] < meter.read() < meter.bounds_w[1]
     assert meter.read() == pytest.approx(sum(watts.value for watts in meter.parts.values()))
-    assert "LFE5U-85F and DDR3; not regulators" in meter.includes
+    assert "LFE5U-85F and DDR3 memory MT41K256M16; not regulators" in meter.includes
     path.write_text(json.dumps(REPORT))
     assert ModelledMeter(path).read() < meter.read()
 
@@ -128,6 +158,9 @@ def test_the_meter(tmp_path: Path):
         (lambda r: r["activity"]["rates"]["vector"].update(ff=True), "ff is True; it must be a number"),
         (lambda r: r["units"]["engine"].update(ff="many"), "r: engine: ff is 'many'"),
         (lambda r: r["units"]["engine"].update(ff=-1), "r: engine: ff is -1; it must be 0 to"),
+        (lambda r: r["units"]["engine"].update(ff=10**400), "engine: ff is a number of many digits; it must be 0"),
+        (lambda r: r["activity"].update(clock_mhz=10**400), "clock_mhz is a number of many digits; it must be 0"),
+        (lambda r: r["activity"].update(clock_mhz=0), "clock_mhz is 0; it must be above 0"),
         (lambda r: r["core"].pop("fmax_mhz"), "clock_mhz is None; it must be a number"),
         (lambda r: r["activity"].update(memory={"part": "X"}), "memory: clock_mhz is missing"),
         (lambda r: r["activity"].update(pins={"count": 1, "rate": 0.1}), "pins: volts is None"),
@@ -143,7 +176,8 @@ def test_reports_that_lack_something(change: Any, said: str):
 def test_files_that_are_no_report(tmp_path: Path):
     with pytest.raises(NomulError, match=r"no such file; nomul report --json"):
         ModelledMeter(tmp_path / "none.json")
-    for text in ("", "[1]", "{", "\x00"):
-        (tmp_path / "bad.json").write_text(text)
-        with pytest.raises(NomulError, match=r"not a report in JSON"):
+    deep = '{"part": ' + "[" * 100_000 + "]" * 100_000 + "}"
+    for text in ("", "[1]", "{", "\x00", "\xff", deep, f'{{"part": {"9" * 5000}}}', '{"part": NaN}'):
+        (tmp_path / "bad.json").write_text(text, encoding="latin-1")
+        with pytest.raises(NomulError, match=r"bad.json: is (not valid JSON|a JSON list)"):
             ModelledMeter(tmp_path / "bad.json")

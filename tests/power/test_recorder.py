@@ -93,6 +93,22 @@ def test_energy_that_falls():
     assert "its energy fell from 5 to 3 J" in trace.gaps[0].why
 
 
+def test_energy_that_leaps():
+    """What a counter says between two readings is held against the range, with a step of it to spare."""
+    trace = recorded([0.0, 1.0, 1e9, 1e9, 2.0, 3.0], quantity="joules").trace()
+    assert trace.values == pytest.approx([0, 1, 2, 3])
+    assert "1e+09 J in 0.100 s is outside its range of 0 to 100 W" in trace.gaps[0].why
+    assert len(recorded([0.0, 20.0, 20.0, 40.0], quantity="joules").trace().gaps) == 0  # 100 W, told every 0.2 s
+    assert len(recorded([0.0, 20.5, 20.6, 21.0], quantity="joules").trace().gaps) == 1
+    with pytest.raises(NomulError, match=r"outside its range.*nothing usable for 2"):
+        recorded([0.0, 1.0, *repeat(1e9, 30)], [0.1] * 32, quantity="joules")
+
+
+def test_watts_without_a_range():
+    trace = recorded([1.0, 1.0, 1e300, 1.0], range_w=(0.0, float("inf"))).trace()
+    assert "1e+300 W is outside its range" in trace.gaps[0].why
+
+
 def test_nothing_at_all():
     with pytest.raises(NomulError, match=r"0 samples.*no answer"):
         recorded([None, None]).trace()

@@ -67,7 +67,7 @@ def test_hwmon_that_is_not_there(tmp_path: Path):
         HwmonMeter("ina226", root=tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "over", "nan", "inf", "0x12", "1 2"])
+@pytest.mark.parametrize("text", ["", "over", "nan", "inf", "0x12", "1 2", "1_0", "١"])
 def test_hwmon_nonsense(tmp_path: Path, text: str):
     meter = HwmonMeter("ina226", root=tree(tmp_path, INA226))
     tree(tmp_path, {"hwmon2/power1_input": text})
@@ -82,9 +82,10 @@ def test_hwmon_binary(tmp_path: Path):
         meter.read()
 
 
-def test_hwmon_overflows(tmp_path: Path):
+@pytest.mark.parametrize("current", [8192, -8192])
+def test_hwmon_overflows(tmp_path: Path, current: int):
     meter = HwmonMeter("ina226", root=tree(tmp_path, INA226))
-    tree(tmp_path, {"hwmon2/curr1_input": 8192})
+    tree(tmp_path, {"hwmon2/curr1_input": current})
     with pytest.raises(Unreadable, match=r"8.192 A is the shunt's full scale: it has overflowed"):
         meter.read()
 
@@ -163,9 +164,14 @@ def test_iio_faults(tmp_path: Path):
     tree(tmp_path, {"iio:device0/in_power2_raw": "busy"})
     with pytest.raises(Unreadable, match=r"in_power2_raw: 'busy' is not a number"):
         meter.read()
-    tree(tmp_path, {"iio:device0/in_current3_raw": 3200})
-    with pytest.raises(Unreadable, match=r"overflowed"):
-        meter.read()
+    for raw in (3200, -3200):
+        tree(tmp_path, {"iio:device0/in_current3_raw": raw})
+        with pytest.raises(Unreadable, match=r"3.2 A is the shunt's full scale: it has overflowed"):
+            meter.read()
+    for shunt in (0, -1):
+        tree(tmp_path, {"iio:device0/in_shunt_resistor": shunt})
+        with pytest.raises(NomulError, match=rf"in_shunt_resistor: {shunt} Ω; it must be above 0"):
+            IioMeter("ina219", root=tmp_path)
     tree(tmp_path, {"iio:device1/name": "bmp280", "iio:device1/in_temp_input": 20})
     with pytest.raises(NomulError, match=r"bmp280 has neither a power nor"):
         IioMeter("bmp280", root=tmp_path)
