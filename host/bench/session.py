@@ -9,21 +9,23 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from nomul.host.cli.attached import Compiled, compiled
 from nomul.host.cli.board import counters, open_board
-from nomul.host.cli.common import Loaded, compile_core, load_any
+from nomul.host.cli.common import Loaded, load_any
 from nomul.host.driver import Board
 from nomul.host.power import CsvLog, Meter
 from nomul.host.power.modelled import ModelledMeter
 from nomul.hw.dram.boards import BOARDS, DramBoard
 from nomul.model.core_config import CoreConfig
 from nomul.model.errors import NomulError
+from nomul.model.fold import Model
 from nomul.model.program import Image
 from nomul.model.streamed_config import PORTS, StreamedConfig
 from nomul.model.ternary import TRITS_PER_BYTE
@@ -35,7 +37,7 @@ from .measure import Case, Sample, Target, cases, figures_of, prompts_of
 from .targets import BoardTarget, GoldenTarget, torch_target
 from .traffic import step_traffic
 
-__all__ = ["MOST_LANES", "MOST_LENGTH", "MOST_REPEAT", "Settings", "bench", "design_of", "model_sha256"]
+__all__ = ["MOST_LANES", "MOST_LENGTH", "MOST_REPEAT", "Settings", "bench", "design_of", "model_sha256", "target_of"]
 
 MOST_LENGTH = 1 << 20  #: Tokens of a prompt or an output.
 MOST_REPEAT = 1000
@@ -62,7 +64,7 @@ class Settings:
     board : str
         ``"sim"``, a serial port or ``tcp://HOST:PORT``.
     weights, lanes, engine, bytes_per_beat, dram
-        The core, as :func:`~nomul.host.cli.common.compile_core` takes them; ``dram`` by the name of its board.
+        The core, as :func:`~nomul.host.cli.attached.compiled` takes them; ``dram`` by the name of its board.
     prompts, outputs : tuple of int
         Lengths in tokens.
     repeat : int
@@ -92,10 +94,8 @@ class Settings:
     cpu: bool = True
 
     def __post_init__(self) -> None:
-        if self.dram is not None and (self.dram not in BOARDS or self.weights != "native" or self.board != "sim"):
-            raise NomulError(
-                f"bench: --dram {self.dram}; it is one of {', '.join(BOARDS)}, for --board sim and --port native"
-            )
+        if self.dram is not None and (self.dram not in BOARDS or self.weights != "native"):
+            raise NomulError(f"bench: --dram {self.dram}; it is one of {', '.join(BOARDS)}, for --port native")
         if self.board != "sim" and self.clock_mhz is not None:
             raise NomulError(f"bench: --clock-mhz {self.clock_mhz:g}: a board tells its clock; leave it out")
         if self.weights not in ("onchip", *PORTS):
@@ -124,6 +124,27 @@ def design_of(config: CoreConfig | StreamedConfig) -> str:
     return design_hash(config).hex()
 
 
+def target_of(settings: Settings, model: Model) -> tuple[Settings, Compiled, str]:
+    """The model for the core that is benched, and its design.
+
+    Of a board at a port whose bitstream is known the core is that one's, and settings say so then.
+    """
+    memory = BOARDS[settings.dram] if settings.dram else None
+    made = compiled(
+        [settings.board], model, weights=settings.weights, lanes=settings.lanes, engine=settings.engine,
+        bytes_per_beat=settings.bytes_per_beat, dram=memory,
+    )  # fmt: skip
+    if made.manifest is None:
+        return settings, made, design_of(made.config)
+    config, onchip = made.config, isinstance(made.config, CoreConfig)
+    found = replace(
+        settings, weights="onchip" if onchip else "native", lanes=config.lanes,
+        engine=config.engine if isinstance(config, CoreConfig) else None, bytes_per_beat=config.bytes_per_beat,
+        dram=None if onchip else made.manifest.board,
+    )  # fmt: skip
+    return found, made, made.manifest.design
+
+
 def bench(settings: Settings, *, command: str = "", say: Say = lambda line: None) -> dict[str, Any]:
     """Measures all that the settings ask for.
 
@@ -138,11 +159,9 @@ def bench(settings: Settings, *, command: str = "", say: Say = lambda line: None
         If the model does not fit, the board fails or a meter does.
     """
     loaded = load_any(settings.model)
+    settings, made, design = target_of(settings, loaded.model)
     memory = BOARDS[settings.dram] if settings.dram else None
-    image, config = compile_core(
-        loaded.model, weights=settings.weights, lanes=settings.lanes, engine=settings.engine,
-        bytes_per_beat=settings.bytes_per_beat, dram=memory,
-    )  # fmt: skip
+    (image,), config = made.images, made.config
     lengths = cases(settings.prompts, settings.outputs, settings.lanes)
     geometry = loaded.model.geometry
     targets: list[dict[str, Any]] = []
@@ -154,7 +173,9 @@ def bench(settings: Settings, *, command: str = "", say: Say = lambda line: None
             stack.callback(meter.close)
         asked = _clock(settings, config, meters.get("board"))
         if settings.board_too:
-            with open_board(settings.board, image, config, dram=memory, say=say) as (board, process):
+            with open_board(
+                settings.board, image, config, dram=memory, say=say, manifest=made.manifest
+            ) as (board, process):
                 if process is not None:
                     clock_hz, clock_from = _told_clock(board, asked, memory)
                 else:
@@ -197,7 +218,7 @@ def bench(settings: Settings, *, command: str = "", say: Say = lambda line: None
             "parameters": geometry.parameters,
         },
         "core": {
-            "design": design_of(config),
+            "design": design,
             "kind": "on chip" if isinstance(config, CoreConfig) else "streamed",
             "configuration": asdict(config),
             "trits_per_cycle": TRITS_PER_BYTE * image.bytes_per_beat,

@@ -9,14 +9,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nomul.host.cli.common import compile_core, load_any
+from nomul.host.cli.common import load_any
 from nomul.host.power import CsvLog, open_meter
-from nomul.hw.dram.boards import BOARDS
 from nomul.model.errors import NomulError
 
 from .consistency import contradictions
 from .document import cells, read_document
-from .session import Settings, bench, design_of, model_sha256
+from .session import Settings, bench, model_sha256, target_of
 
 __all__ = ["CONTROLLER_TOLERANCE", "Check", "verify"]
 
@@ -169,11 +168,7 @@ def _not_here(document: dict[str, Any], settings: Settings, board: str | None) -
     if on_board and board is None:
         return {"board": "measured on a board; with --board PORT it is run there"}
     loaded = load_any(settings.model)
-    _, config = compile_core(
-        loaded.model, weights=settings.weights, lanes=settings.lanes, engine=settings.engine,
-        bytes_per_beat=settings.bytes_per_beat, dram=BOARDS[settings.dram] if settings.dram else None,
-    )  # fmt: skip
-    design = design_of(config)
+    _, _, design = target_of(replace(settings, board=board or "sim", clock_mhz=None), loaded.model)
     if design != document["core"]["design"]:
         found["board"] = (
             f"this nomul generates design {design or '(nothing: pip install nomul[sim])'}, the file is of "

@@ -180,10 +180,11 @@ def open_board(
     dram: DramBoard | None = None,
     say: Callable[[str], None] = lambda line: None,
     progress: Progress = _quiet,
+    manifest: Manifest | None = None,
 ) -> Iterator[tuple[Board, BoardProcess | None]]:
     """The same for those who need only the board."""
     with connected(
-        name, image, config, dram=dram, say=say, progress=progress, patience_s=_PATIENCE_S
+        name, image, config, dram=dram, say=say, progress=progress, patience_s=_PATIENCE_S, manifest=manifest
     ) as (connection, process):
         yield connection.board, process
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from golden_board import GoldenBoard, Wire
 
+from nomul.host.bench.session import Settings, target_of
 from nomul.host.cli import attached, flashing
 from nomul.host.cli.attached import compiled, running
 from nomul.host.deployment import Deployment
@@ -26,6 +27,7 @@ from nomul.model.streamed_config import StreamedConfig
 SMALL = Geometry(hidden=48, intermediate=64, layers=2, vocab=64)
 LARGE = Geometry(hidden=64, intermediate=96, layers=3, vocab=80)
 MODEL = fold(random_checkpoint(SMALL, 5))
+TIMING = {"fmax_mhz": 100.0, "worst_slack_ns": 1.0, "clocks": []}
 PLAIN = {"weights": "onchip", "lanes": 1, "engine": None, "bytes_per_beat": None}
 
 
@@ -49,7 +51,7 @@ def manifest(name: str, design: bytes, config: CoreConfig | StreamedConfig | Non
         board=name, configuration="lanes8" if memory else "onchip" if config else "link", file="a.bit", size=4,
         sha256="00" * 32, device=board.device, package=board.package, speed=board.speed, design=design.hex(),
         sources="00" * 32, clock_hz=clock_hz, pll={}, link={"kind": "uart", "baud": 3_000_000}, loader=[], cables=[],
-        memory=memory, core=None if config is None else asdict(config), geometry=None, timing={"fmax_mhz": 100.0},
+        memory=memory, core=None if config is None else asdict(config), geometry=None, timing=TIMING,
         area={}, seed=1, tools={}, command=f"nomul build {name} --seed 1",
     )  # fmt: skip
 
@@ -140,3 +142,18 @@ def test_a_board_that_nothing_is_known_of(desk, tmp_path: Path):
 def test_here_nothing_is_asked():
     assert compiled(["golden"], MODEL, **PLAIN).manifest is None
     assert len(compiled(["sim", "sim"], MODEL, **PLAIN | {"weights": "native"}).images) == 2
+
+
+def test_a_bench_is_of_the_core_that_the_board_has(desk):
+    """Settings then say what was benched; a file of another design is not compared with it."""
+    desk("a", "ecpix5-85f", core(lanes=3), b"a" * 8)
+    desk("b", "ulx3s-85f", CoreConfig(), b"chip" * 2)
+    settings, made, design = target_of(Settings(board="a"), MODEL)
+    assert (settings.weights, settings.lanes, settings.bytes_per_beat, settings.dram) == ("native", 3, 8, "ecpix5-85f")
+    assert made.config == core(lanes=3)
+    assert design == (b"a" * 8).hex()
+    settings, made, design = target_of(Settings(board="b"), MODEL)
+    assert (settings.weights, settings.lanes, settings.dram) == ("onchip", 1, None)
+    assert design == (b"chip" * 2).hex()
+    with pytest.raises(NomulError, match=r"^--lanes 2: the board at a runs ecpix5-85f lanes8, which has 3"):
+        target_of(Settings(board="a", weights="native", lanes=2), MODEL)
