@@ -31,7 +31,10 @@ from .point import Point
 from .sizes import traffic
 from .streamed_cycles import streamed_cycles
 
-__all__ = ["CYCLES_EXACT", "Cost", "area_of_core", "area_of_engine", "capacity", "clock_band", "cost_of", "dram_cycles"]
+__all__ = [
+    "CYCLES_EXACT", "Cost", "area_of_core", "area_of_engine", "capacity", "clock_band", "cost_of", "dram_cycles",
+    "runs_at",
+]  # fmt: skip
 
 #: For summaries: where the cycles are those of simulation.
 CYCLES_EXACT = "computed; equal to simulation where weights lie on the chip; docs/explore.md says how near elsewhere"
@@ -162,6 +165,14 @@ def dram_cycles(point: Point, cost: Cost) -> float:
     if point.scope == "engine" or point.weights != "memory" or dram is None:
         return cost.cycles
     return max(cost.cycles, (cost.read_bytes + cost.written_bytes) / dram.bytes_per_cycle / _REFRESH)
+
+
+def runs_at(point: Point, clock_mhz: float) -> float:
+    """The clock of a core that reaches so many MHz: behind a board's memory at most its controller's."""
+    dram = point.chip.memory
+    if point.scope == "engine" or point.weights != "memory" or dram is None:
+        return clock_mhz
+    return min(clock_mhz, dram.clock_hz / 1e6)
 
 
 def capacity(device: str) -> dict[str, int]:

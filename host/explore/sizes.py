@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from nomul.model.geometry import Geometry
 from nomul.model.isa import INSTRUCTION_BYTES, Mode
@@ -158,7 +159,8 @@ def weight_beats(g: Geometry, bytes_per_beat: int) -> int:
     return sum(m.outputs * chunks_of(m.inputs, bytes_per_beat) for m in matrices(g))
 
 
-def onchip_depths(g: Geometry, bytes_per_beat: int, tile_outputs: int) -> dict[str, int]:
+@cache
+def onchip_depths(g: Geometry, bytes_per_beat: int, tile_outputs: int) -> Mapping[str, int]:
     """Depths of the on-chip memories, as :meth:`~nomul.model.core_config.CoreConfig.grown_for` makes them."""
     d, m = -(-g.hidden // VECTOR_LANES), -(-g.intermediate // VECTOR_LANES)
     words = g.layers * (9 * d + m) + 2 * d
@@ -171,6 +173,7 @@ def onchip_depths(g: Geometry, bytes_per_beat: int, tile_outputs: int) -> dict[s
     }
 
 
+@cache
 def stream_bytes(config: StreamedConfig, g: Geometry) -> tuple[int, int]:
     """Bytes of the weight stream of a streamed token: all, and those of them that are norms."""
     beat = config.bytes_per_beat
@@ -184,6 +187,7 @@ def stream_bytes(config: StreamedConfig, g: Geometry) -> tuple[int, int]:
     return beat * (weight_beats(g, beat) + norms), beat * norms
 
 
+@cache
 def traffic(config: StreamedConfig, g: Geometry, *, texts: int, logits: int = 0) -> tuple[int, int]:
     """Bytes that a step of all lanes reads and writes, in whole words of the memory.
 

@@ -7,7 +7,7 @@ import itertools
 import math
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,8 +80,10 @@ class Sweep:
                     **dict(zip(names, chosen, strict=True)),
                 )  # fmt: skip
 
-    def points(self) -> tuple[list[Point], list[tuple[Point, str]]]:
-        """Points that can be, and those that can't, with the reason."""
+    def points(
+        self, *, seen: Callable[[int], None] = lambda count: None
+    ) -> tuple[list[Point], list[tuple[Point, str]]]:
+        """Points that can be, and those that can't, with the reason; ``seen`` gets how many more were looked at."""
         possible, impossible = [], []
         for point in self._all():
             try:
@@ -90,6 +92,7 @@ class Sweep:
                 impossible.append((point, str(error).splitlines()[0]))
             else:
                 possible.append(point)
+            seen(1)
         return possible, impossible
 
 

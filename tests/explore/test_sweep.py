@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
-from nomul.host.explore.cost import clock_band, cost_of, dram_cycles
+from nomul.host.explore.cost import Cost, clock_band, cost_of, dram_cycles, runs_at
 from nomul.host.explore.explore import plan
 from nomul.host.explore.pareto import dominates, front
+from nomul.host.explore.point import Point
 from nomul.host.explore.prune import SLACK, pruned
+from nomul.host.explore.rows import watts
 from nomul.host.explore.sweep import Sweep, read_sweep
 from nomul.model.errors import NomulError
 
@@ -144,6 +147,64 @@ def test_pruning_keeps_the_fastest_and_names_a_better_one(tmp_path: Path):
     most = max(possible, key=lambda one: clock_band(one)[1] / cost_of(one).cycles)
     assert most in kept
     assert plan(sweep(tmp_path, text), exhaustive=True).pruned == []
+
+
+@pytest.mark.parametrize("boards", ["['lfe5u-85f', 'ulx3s-85f']", "['versa-ecp5', 'ecpix5-85f']"])
+def test_who_is_pruned_is_who_is_beaten_by_any_other(tmp_path: Path, boards: str):
+    """Each compared with each, in place of the front alone; chips without coefficients of watts among them."""
+    possible, _ = sweep(tmp_path, f"""
+        board = {boards}
+        models = ["180x540x3x256", "64x96x1x256"]
+        scope = ["engine", "core", "board"]
+        weights = ["chip", "memory"]
+        engine = ["table", "select"]
+        trits = [20, 40, 80, 160]
+        lanes = [1, 4]
+        tile = [64, 256]
+        clock_mhz = [0, 60]
+    """).points()
+
+    def figures(point: Point) -> tuple[float, float, float | None, Cost]:
+        cost, band = cost_of(point), [runs_at(point, mhz) for mhz in clock_band(point)]
+        middle = runs_at(point, sum(clock_band(point)) / 2)
+        if point.scope == "board":
+            middle = point.aim_mhz
+            band = [middle if band[0] >= middle else 0.0, middle]
+        low, high = (point.lanes * mhz / dram_cycles(point, cost) for mhz in band)
+        return low, high, watts(point, cost, cost.area, middle), cost
+
+    def beats(a: Point, b: Point) -> bool:
+        if (a.board, a.model, a.scope) != (b.board, b.model, b.scope):
+            return False
+        (low, _, mine, x), (_, high, theirs, y) = known[a], known[b]
+        right = x.bram <= y.bram and x.multipliers <= y.multipliers and low > high
+        right = right and x.comb <= y.comb * (1 + SLACK) and x.ff <= y.ff * (1 + SLACK)
+        return right and (mine is None or theirs is None or mine <= theirs * (1 + SLACK))
+
+    kept, gone = pruned(possible)
+    too_large = {point for point, why in gone if why.startswith("needs ")}
+    known = {point: figures(point) for point in possible if point not in too_large}
+    assert {p for p in known if not any(beats(other, p) for other in known)} == {*kept}
+    assert len(kept) + len(gone) == len(possible) > 150
+    assert len(gone) > len(too_large) + 20
+
+
+def test_a_large_sweep_is_planned_in_time(tmp_path: Path):
+    """Nine thousand points that can be: seconds, and the progress adds up."""
+    read = sweep(tmp_path, LEAST + """
+        scope = "engine"
+        engine = ["table", "select"]
+        trits = { from = 20, to = 160, step = 20 }
+        tile = { from = 64, to = 256, step = 16 }
+        lanes = [1, 2]
+        clock_mhz = { from = 60, to = 181, step = 6 }
+    """)
+    counts: list[int] = []
+    begin = time.process_time()
+    made = plan(read, exhaustive=False, seen=counts.append)
+    assert time.process_time() - begin < 15
+    assert sum(counts) == 2 * read.count + len(made.kept) + len(made.pruned)
+    assert read.count > 8000
 
 
 def test_fronts():
