@@ -28,7 +28,7 @@ from .area import (
 )
 from .cycles import engine_cycles, onchip_cycles
 from .point import Point
-from .sizes import traffic
+from .sizes import traffic, words_read
 from .streamed_cycles import streamed_cycles
 
 __all__ = [
@@ -148,7 +148,8 @@ def cost_of(point: Point) -> Cost:
     if point.scope == "board":
         for name, more in coefficients()["controller"].items():
             area[name] += more
-    reads, writes = traffic(config, g, texts=config.lanes)
+    reads = config.word_bytes * words_read(config, g, texts=config.lanes)
+    writes = traffic(config, g, texts=config.lanes)[1]
     return Cost(**_counted(area), cycles=_streamed(g, config), read_bytes=reads, written_bytes=writes)
 
 

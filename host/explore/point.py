@@ -116,7 +116,8 @@ class Point:
             config = CoreConfig.for_geometry(
                 self.geometry, engine=self.engine, bytes_per_beat=self.bytes_per_beat, **tile
             )
-            return replace(config, **onchip_depths(self.geometry, self.bytes_per_beat, config.tile_outputs))
+            depths: Any = onchip_depths(self.geometry, self.bytes_per_beat, config.tile_outputs)
+            return replace(config, **depths)
         if self.engine != "table":
             raise NomulError(f"engine is {self.engine}; streamed cores have the table engine")
         dram = self.chip.memory

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
+from nomul.host.explore import regressions
 from nomul.model.errors import NomulError
 
 
@@ -50,3 +52,10 @@ def breaks() -> None:
 def dies() -> None:
     """The process is killed."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run_tests_elsewhere(**arguments: Any) -> dict[str, Any]:
+    """Real tests of the checkout that ``STUB_CHECKOUT`` names."""
+    folder = Path(os.environ["STUB_CHECKOUT"]) / "tests"
+    regressions.tests_folder = lambda: folder
+    return regressions.run_tests(**arguments)

@@ -78,6 +78,44 @@ def test_bad_files(tmp_path: Path, text: str, message: str):
     assert "\n" not in str(error.value)
 
 
+_MANY = "9" * 5000
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    (LEAST + "seeds = { from = 1, to = 1" + "0" * 400 + ", step = 1 }", "seeds: to is 1000000000"),
+    (LEAST + "trits = { from = 1, to = 2, times = 1" + "0" * 400 + " }", "trits: times is 1000000000"),
+    (LEAST + f"trits = {_MANY}", "is not TOML (Exceeds the limit"),
+    (LEAST + "trits = 0x" + "f" * 5000, "trits: a value too long to be shown; it must be a whole number"),
+    (LEAST + "seeds = { from = 0x" + "f" * 5000 + ", to = 1, step = 1}", "seeds: from is a value too long to be shown"),
+    (LEAST + "trits = " + "[" * 5000, "is not TOML ("),
+    (f"board = 'lfe5u-85f'\nmodels = '{_MANY}x1x1x1'", "models: '9999999999"),
+    (f"board = '{_MANY}'\nmodels = '370M'", "board: no board is called"),
+    ("board = 'lfe5u-85f'\nmodels = '24x20x9999999x64'", "models: '24x20x9999999x64': layers is 9999999; it must be"),
+    ("board = 'lfe5u-85f'\nmodels = [[[1]], '370M']", "models: [[1]]; name 370M"),
+    (LEAST + f"'{_MANY}' = 1", "'99999999"),
+    (LEAST + "clock_mhz = { from = 1, to = inf, step = 1 }", "clock_mhz: to is inf; it must be a number"),
+    (LEAST + "clock_mhz = { from = 1, to = nan, step = 1 }", "clock_mhz: to is nan; it must be a number"),
+    (LEAST + "clock_mhz = { from = 1, to = 2, step = 1e-300 }", "clock_mhz: more than 1,000,000 values"),
+    (LEAST + "limit_s = 0x" + "f" * 300, "limit_s: "),
+])  # fmt: skip
+def test_monstrous_files_end_in_one_short_line(tmp_path: Path, text: str, message: str):
+    with pytest.raises(NomulError) as error:
+        sweep(tmp_path, text)
+    said = str(error.value).removeprefix(f"{tmp_path}/sweep.toml: ")
+    assert said.startswith(message)
+    assert len(said) < 300
+    assert "\n" not in said
+
+
+def test_steps_do_not_accumulate(tmp_path: Path):
+    read = sweep(tmp_path, LEAST + "clock_mhz = { from = 60, to = 100, step = 0.1 }")
+    assert read.values["clock_mhz"] == tuple(k / 10 for k in range(600, 1001))
+    text = "clock_mhz = { from = 50, to = 98, times = 1.4 }\ntrits = { from = 5, to = 640, times = 2 }"
+    read = sweep(tmp_path, LEAST + text)
+    assert read.values["clock_mhz"] == (50, 70.0, 98.0)
+    assert read.values["trits"] == (5, 10, 20, 40, 80, 160, 320, 640)
+
+
 def test_no_file(tmp_path: Path):
     for path, why in ((tmp_path / "none.toml", "no such file"), (tmp_path, "is a directory")):
         with pytest.raises(NomulError, match=why):
