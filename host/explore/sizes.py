@@ -22,7 +22,7 @@ __all__ = [
 
 _SCALE_BYTES = 2
 _PROGRAM_AHEAD, _PROGRAM_BURST = 64, 16  # words of the queue of the program's reader, and of its bursts
-_PROGRAM_HELD = 2  # words of the program that have left it by the program's end, beyond the last; simulated
+_PROGRAM_HELD = 4  # words of the program that have left it by the program's end, beyond the last; simulated
 _ROOT = ("const", "stat", "add", "rsqrt")
 _SCALE = ("const", "mul", "mul")
 

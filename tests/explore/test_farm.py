@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from distributed import Client, LocalCluster
 
+from nomul.host.explore import bench
 from nomul.host.explore import cluster as clusters
 from nomul.host.explore.cache import Cache
 from nomul.host.explore.cluster import connect
@@ -309,6 +310,21 @@ def test_all_workers_gone_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         with pytest.raises(NomulError, match=r"^no worker is left, 1 jobs are open; run it again to go on$"):
             farm(found, [work], Cache(tmp_path / "cache"))
         timer.join()
+
+
+def test_the_benchmark_prints_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """With few jobs."""
+    for name, value in (("_EMPTY", 1), ("_WAITING", 2), ("_WAIT_S", 0.5), ("_TASKS", 10)):
+        monkeypatch.setattr(bench, name, value)
+    assert bench.main(["--workers", "1", "2"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    one, two = found["runs"]
+    assert one["seconds"]["2 jobs that wait 0.5 s"] >= 1.0
+    assert two["seconds"]["2 jobs that wait 0.5 s"] >= 0.5
+    assert {"2 jobs that wait 0.5 s", "1 empty jobs"} <= two["speed_up"].keys() <= one["seconds"].keys()
+    assert one["per_empty_job"] > one["per_task"] > 0
+    assert bench.main(["--workers", "0"]) == 1
+    assert capsys.readouterr().err == "bench: --workers 0; it must be 1 to 256\n"
 
 
 def test_entries_are_readable(tmp_path: Path):
