@@ -25,6 +25,7 @@ from distributed import Client
 
 from nomul.model.errors import NomulError
 
+from . import idle
 from .cache import Cache
 from .cluster import connect
 from .explore import explore, plan, write
@@ -32,9 +33,8 @@ from .farm import farm
 from .sweep import read_sweep
 from .work import Work, content_key
 
-__all__ = ["main", "measured", "nothing", "waits"]
+__all__ = ["main", "measured"]
 
-_MODULE = "nomul.host.explore.bench"  # under which a worker finds the jobs
 _EMPTY, _TASKS = 12, 200
 _WAITING, _WAIT_S = 8, 1.0
 _LIMIT_S = 600
@@ -51,21 +51,10 @@ limit_s = 1800
 """
 
 
-def nothing(number: int) -> int:
-    """A job that costs what a job costs."""
-    return number
-
-
-def waits(number: int, seconds: float) -> int:
-    """A job that takes its time and no processor."""
-    time.sleep(seconds)
-    return number
-
-
 def _job(call: str, number: int, **more: Any) -> Work:
     arguments = {"number": number, **more}
     return Work(
-        name=f"{call} {number}", call=f"{_MODULE}:{call}", arguments=arguments,
+        name=f"{call} {number}", call=f"{idle.__name__}:{call}", arguments=arguments,
         key=content_key({"call": call, **arguments}), limit_s=_LIMIT_S,
     )  # fmt: skip
 
@@ -103,14 +92,14 @@ def measured(workers: int, *, engines: bool, folder: Path) -> dict[str, Any]:
     cache, empty = Cache(folder / "cache"), [_job("nothing", k) for k in range(_EMPTY)]
     begin = time.monotonic()
     with connect(None, workers) as client:
-        client.gather(client.map(nothing, range(workers), pure=False))
+        client.gather(client.map(idle.nothing, range(workers), pure=False))
         seconds["start of the cluster"] = round(time.monotonic() - begin, 3)
         with _timed(seconds, f"{_EMPTY} empty jobs"):
             _farmed(client, empty, cache)
         with _timed(seconds, f"{_WAITING} jobs that wait {_WAIT_S:g} s"):
             _farmed(client, [_job("waits", k, seconds=_WAIT_S) for k in range(_WAITING)], cache)
         with _timed(seconds, f"{_TASKS} tasks of Dask alone"):
-            client.gather(client.map(nothing, range(_TASKS), pure=False))
+            client.gather(client.map(idle.nothing, range(_TASKS), pure=False))
         with _timed(seconds, f"{_EMPTY} results from the cache"):
             _farmed(client, empty, cache)
     if engines:
