@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from nomul.host.explore import regressions
 from nomul.model.errors import NomulError
 
 
@@ -56,6 +55,8 @@ def dies() -> None:
 
 def run_tests_elsewhere(**arguments: Any) -> dict[str, Any]:
     """Real tests of the checkout that ``STUB_CHECKOUT`` names."""
+    from nomul.host.explore import regressions  # other jobs need no Dask
+
     folder = Path(os.environ["STUB_CHECKOUT"]) / "tests"
     regressions.tests_folder = lambda: folder
     return regressions.run_tests(**arguments)
