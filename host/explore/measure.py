@@ -132,6 +132,9 @@ def main(arguments: list[str] | None = None) -> int:
     except NomulError as error:
         print(error, file=sys.stderr)
         return 1
+    except (ValueError, KeyError, TypeError) as error:
+        print(f"{asked.file}: is no table of points: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

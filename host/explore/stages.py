@@ -31,6 +31,7 @@ from nomul.model.streamed_config import StreamedConfig
 from nomul.model.tokenizer import BEGIN
 
 from .point import Point
+from .texts import hash_tree
 from .work import Work, content_key
 
 __all__ = [
@@ -225,17 +226,13 @@ def routing_work(point: Point, seed: int, limit_s: int, after: Work) -> Work:
 def simulation_work(point: Point, limit_s: int) -> Work:
     """The job that counts the cycles of a token."""
     config = point.config
-    kind = "nomul.sim.streamed" if isinstance(config, StreamedConfig) else "nomul.sim.board"
-    spec = importlib.util.find_spec(kind)
+    spec = importlib.util.find_spec("nomul.sim")
     assert spec is not None
     assert spec.origin is not None
-    harness = hashlib.sha256()
-    for path in sorted(Path(spec.origin).parent.iterdir()):
-        if path.suffix in {".py", ".cpp", ".h", ".v"}:
-            harness.update(path.read_bytes())
+    harness = hash_tree({"sim": Path(spec.origin).parent}).hex()
     key = content_key({
         "what": "cycles", "design": design_hash(config).hex(), "geometry": asdict(point.geometry),
-        "harness": harness.hexdigest(), "tools": _tools("verilator"),
+        "harness": harness, "tools": _tools("verilator"),
     })  # fmt: skip
     return Work(
         name=f"simulate {point.label}", call=f"{__name__}:simulate", arguments={"point": asdict(point)}, key=key,

@@ -126,6 +126,10 @@ def test_what_cannot_be_measured_ends_in_one_line(tmp_path: Path, capsys: pytest
     assert measure.main(["cycles", str(tmp_path / "none.json")]) == 1
     line = f"{tmp_path}/none.json: no such file or directory; check the path and its permissions\n"
     assert capsys.readouterr().err == line
+    for text in ("[", "[1]", "{}", '{"onchip": [[1]], "streamed": []}'):
+        (tmp_path / "bad.json").write_text(text)
+        assert measure.main(["cycles", str(tmp_path / "bad.json")]) == 1
+        assert capsys.readouterr().err.startswith(f"{tmp_path}/bad.json: is no table of points: ")
 
 
 @pytest.mark.parametrize(("lanes", "cycles"), [
