@@ -15,7 +15,7 @@ from nomul.model.errors import NomulError
 
 from .connection import Connection, recoverable
 from .deployment import Deployment
-from .pipeline import Pipeline
+from .pipeline import Pipeline, checked_groups
 from .transport import Transport
 
 __all__ = ["Boards", "Sections"]
@@ -96,8 +96,8 @@ class Boards(Closing):
     Raises
     ------
     NomulError
-        If there are not as many boards as sections, a board does not open, a section does not load, or the boards
-        differ.
+        If there are not as many boards as sections, ``groups`` makes too many lanes, a board does not open, a section
+        does not load, or the boards differ.
     """
 
     def __init__(
@@ -113,6 +113,9 @@ class Boards(Closing):
         if len(connects) != len(sections):
             raise NomulError(f"boards: {len(connects)} boards for {len(sections)} sections of the model")
         self.deployment = Sections(sections)
+        gives = sections[0].gives
+        if groups is not None and gives is not None:
+            checked_groups(groups, gives.lanes)  # before the minutes of loading
         self._patience_s = patience_s
         lock, amounts = threading.Lock(), [(0, 0)] * len(sections)
 

@@ -15,18 +15,41 @@ import numpy as np
 
 from nomul.model.closing import Closing
 from nomul.model.errors import NomulError
-from nomul.model.protocol import LaneToken
+from nomul.model.protocol import MAX_ENTRIES, Identity, LaneToken
 
 from .deployment import Deployment
 from .driver import Board
 from .generating import Generating, Row
 from .transport import LostError
 
-__all__ = ["Pipeline"]
+__all__ = ["MOST_LANES", "Pipeline", "checked_groups"]
 
 _PAUSE_S = 0.0005
 _LOOK_S = 1.0  # how often somebody who waits looks whether those he waits for are there
-_MOST_LANES = 128  # of which a row fits the plan of a job
+MOST_LANES = MAX_ENTRIES  #: Of all boards together: a row of them fits the plan of a job.
+
+
+class _Together(Identity):
+    """Of several boards, which no board says: its lanes are not bound to what a core behind a link may have."""
+
+    def __post_init__(self) -> None:
+        """Each board's own was checked."""
+
+
+def checked_groups(groups: int, width: int) -> int:
+    """Groups that somebody asks for.
+
+    Raises
+    ------
+    NomulError
+        If there are none, or more lanes than are planned for at a time.
+    """
+    most = MOST_LANES // width
+    if not 1 <= groups <= most:
+        raise NomulError(
+            f"boards: groups is {groups}; with {width} lanes a board it must be 1 to {most}, {MOST_LANES} lanes in all"
+        )
+    return groups
 
 
 @dataclass(eq=False)
@@ -245,7 +268,7 @@ class Pipeline(Generating, Closing):
     deployments : sequence of Deployment
         Of the sections, in the same order.
     groups : int, optional
-        By default twice as many as boards, or as there are slots for.
+        By default twice as many as boards, or as there are slots for, and not more than make 128 lanes.
 
     Attributes
     ----------
@@ -261,7 +284,7 @@ class Pipeline(Generating, Closing):
     Raises
     ------
     NomulError
-        If the boards differ, or there are too many lanes.
+        If the boards differ, or ``groups`` makes too many lanes.
     """
 
     def __init__(
@@ -278,14 +301,10 @@ class Pipeline(Generating, Closing):
                     f"same bitstream into all of them"
                 )
         self._width = first.lanes
-        self._groups = groups or max(1, min(2 * len(boards), first.slots // first.lanes))
-        lanes = self._width * self._groups
-        if lanes > _MOST_LANES:
-            raise NomulError(
-                f"boards: {self._groups} groups of {self._width} lanes; at most {_MOST_LANES} lanes in all: give "
-                f"fewer groups"
-            )
-        self.identity = replace(first, lanes=lanes)
+        if groups is None:
+            groups = max(1, min(2 * len(boards), first.slots // first.lanes, MOST_LANES // first.lanes))
+        self._groups = checked_groups(groups, self._width)
+        self.identity: Identity = _Together(**{**vars(first), "lanes": self._width * self._groups})
         self.vocab = deployments[0].vocab
         self.jobs = 0
         self.failed: int | None = None

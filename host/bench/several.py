@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nomul.host.pipeline import MOST_LANES
 from nomul.model.geometry import Geometry
 from nomul.model.memory_map import BLOCK
 from nomul.model.numbers import SOURCE_BITS, VECTOR_LANES
@@ -93,8 +94,18 @@ class Several:
 
     @property
     def tokens_per_second(self) -> float:
-        """Summed, all lanes of all groups in use: the slowest board's core, or its link, sets the pace."""
+        """Summed, with enough groups of lanes: the slowest board's core, or its link, sets the pace."""
         return self.lanes / max(max(s.step_s, s.link_s) for s in self.sections)
+
+    @property
+    def groups(self) -> int:
+        """Groups of lanes that the driver has under way: as :class:`~nomul.host.pipeline.Pipeline` by default."""
+        return max(1, min(2 * len(self.sections), MOST_LANES // self.lanes))
+
+    @property
+    def driver_tokens_per_second(self) -> float:
+        """Summed, with so many groups: if they are few, boards wait for them."""
+        return min(self.tokens_per_second, self.groups * self.lanes * self.single_tokens_per_second)
 
     @property
     def single_tokens_per_second(self) -> float:

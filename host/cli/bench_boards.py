@@ -18,6 +18,7 @@ from nomul.host.bench.several import Link, Several, model_boards
 from nomul.hw.dram.boards import BOARDS, ECPIX5
 from nomul.model.errors import NomulError
 from nomul.model.geometry import PUBLISHED, Geometry
+from nomul.model.protocol import MAX_LANES
 from nomul.model.sections import compile_sections
 from nomul.sim.streamed import Lane, StreamedSimulation
 
@@ -33,6 +34,7 @@ LINKS = [
     Link(name="100 MB/s", bytes_per_second=100e6),
 ]
 _LIMIT_S = 3600.0
+_MOST_BOARDS, _MOST_LAYERS = 256, 1024
 
 
 def _figures(found: Several, one: Several) -> dict[str, Any]:
@@ -45,6 +47,10 @@ def _figures(found: Several, one: Several) -> dict[str, Any]:
         "link_ms": [round(1e3 * s.link_s, 2) for s in found.sections],
         "tokens_per_second_single": round(found.single_tokens_per_second, 2),
         "tokens_per_second_summed": round(found.tokens_per_second, 2),
+        "driver": {
+            "groups": found.groups, "lanes": found.groups * found.lanes,
+            "tokens_per_second_summed": round(found.driver_tokens_per_second, 2),
+        },
         "of_n_times_one": round(found.tokens_per_second / one.tokens_per_second / boards, 3),
     }
 
@@ -105,6 +111,16 @@ def simulated(
     }  # fmt: skip
 
 
+def _check(asked: argparse.Namespace) -> None:
+    counts = [("--lanes", one, MAX_LANES) for one in asked.lanes]
+    counts += [("--boards", one, _MOST_BOARDS) for one in asked.boards]
+    if asked.layers is not None:
+        counts.append(("--layers", asked.layers, _MOST_LAYERS))
+    for name, value, most in counts:
+        if not 1 <= value <= most:
+            raise NomulError(f"bench_boards: {name} {value}; it must be 1 to {most}")
+
+
 def main() -> None:
     """Prints JSON."""
     parser = argparse.ArgumentParser(prog="bench_boards", description=__doc__.splitlines()[0])
@@ -117,6 +133,7 @@ def main() -> None:
     parser.add_argument("--logits", action="store_true", help="Simulate users who sample: logits are written.")
     asked = parser.parse_args()
     try:
+        _check(asked)
         found: Any
         if asked.what == "model":
             found = {

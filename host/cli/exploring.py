@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from nomul.model.errors import NomulError
 
@@ -20,11 +27,13 @@ from .common import json_option, print_json
 if TYPE_CHECKING:
     from nomul.host.explore.explore import Explored, Plan
     from nomul.host.explore.farm import Progress as Seen
+    from nomul.host.explore.sweep import Sweep
     from nomul.host.explore.work import Outcome, Work
 
 __all__ = ["cluster_options", "explore_command", "needs_explore", "shown_jobs"]
 
 _SHOWN = 5
+_STEP = 100  # points between two looks of a bar
 
 
 def needs_explore() -> None:
@@ -72,6 +81,27 @@ def shown_jobs(what: str, *, quiet: bool) -> Iterator[Seen]:
         yield seen
 
 
+@contextlib.contextmanager
+def _shown_plan(sweep: Sweep, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """A bar of points that are checked and judged."""
+    console = Console(stderr=True, highlight=False)
+    with Progress(
+        TextColumn("planning"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), console=console, transient=True,
+        disable=quiet or not console.is_terminal,
+    ) as bar:  # fmt: skip
+        task = bar.add_task("planning", total=3 * sweep.count // len(sweep.seeds))
+        done = 0
+
+        def seen(count: int) -> None:
+            nonlocal done
+            done += count
+            if done >= _STEP:
+                bar.advance(task, done)
+                done = 0
+
+        yield seen
+
+
 def _show_plan(chosen: Plan, console: Console) -> None:
     seeds = len(chosen.sweep.seeds)
     console.print(
@@ -93,7 +123,8 @@ def _show(found: Explored, paths: dict[str, Path], console: Console) -> None:
         soft_wrap=True,
     )
     for one in s["failures"][:_SHOWN]:
-        console.print(f"{one['state']}: {one['point']}, seed {one['seed']}: {one['why']}", markup=False, soft_wrap=True)
+        seed = "" if one["seed"] is None else f", seed {one['seed']}"
+        console.print(f"{one['state']}: {one['point']}{seed}: {one['why']}", markup=False, soft_wrap=True)
     for name in s["damaged_entries"]:
         console.print(f"{name}: was damaged; its result was made again", markup=False, soft_wrap=True)
     for name, one in s["model_errors"].items():
@@ -102,6 +133,10 @@ def _show(found: Explored, paths: dict[str, Path], console: Console) -> None:
         )
     for name, points in s["fronts"].items():
         console.print(f"front of {name}: {len(points)} point(s), fastest {points[-1]}", markup=False, soft_wrap=True)
+    for one in s["not_buildable"].values():
+        console.print(f"not to be built: {one['point']}: {one['why']}", markup=False, soft_wrap=True)
+    if s["without_watts"]:
+        console.print(f"no power coefficients of {', '.join(s['without_watts'])}: their watts are left out")
     for path in paths.values():
         console.print(str(path), markup=False, soft_wrap=True)
 
@@ -148,7 +183,10 @@ def explore_command(
     large = read.count >= LARGE and not yes and not plan_only
     if large and (as_json or not sys.stdin.isatty()):
         raise NomulError(f"{sweep}: spans {read.count:,} points; say --yes if you mean it")
-    chosen = plan(read, exhaustive=exhaustive)
+    if large and not click.confirm(f"{read.count:,} points: go on?"):
+        raise click.Abort()
+    with _shown_plan(read, quiet=as_json) as planned:
+        chosen = plan(read, exhaustive=exhaustive, seen=planned)
     console = Console(highlight=False)
     if not as_json:
         _show_plan(chosen, console)
@@ -160,8 +198,6 @@ def explore_command(
                 "impossible": [{"point": point.label, "why": why} for point, why in chosen.impossible],
             })  # fmt: skip
         return
-    if large and not click.confirm(f"{read.count:,} points: go on?"):
-        raise click.Abort()
     kept = Cache(cache if cache is not None else build_folder("explore", "cache"))
     with contextlib.ExitStack() as stack:
         seen = stack.enter_context(shown_jobs("exploring", quiet=as_json))
@@ -172,4 +208,7 @@ def explore_command(
     else:
         _show(found, paths, console)
     if found.summary["failed"]:
-        raise NomulError(f"{sweep}: {found.summary['failed']} points were not done; run it again to try them again")
+        raise NomulError(
+            f"{sweep}: {found.summary['failed']} were not done, {found.summary['unsimulated']} of them simulations; "
+            f"run it again to try them again"
+        )

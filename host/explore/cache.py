@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -18,8 +19,8 @@ _FORMAT = 1
 class Cache:
     """A folder of results.
 
-    A file is whole or not there; one that was damaged is removed when it is looked at, counted, and its result made
-    again.
+    A file is whole or not there; one that was damaged is removed when it is looked at, or written over later if it can
+    not be removed; it is counted, and its result made again.
 
     Parameters
     ----------
@@ -29,7 +30,7 @@ class Cache:
     Attributes
     ----------
     damaged : list of str
-        Files that were removed.
+        Files that were.
     """
 
     def __init__(self, root: Path):
@@ -58,7 +59,8 @@ class Cache:
             right = False
         if not right:
             self.damaged.append(str(path))
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a folder that is only read: the one who puts something there is told
+                path.unlink(missing_ok=True)
             return None
         return value
 

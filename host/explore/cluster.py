@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.util
 import logging
 import os
@@ -14,12 +13,15 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import dask
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Security
 
 from nomul.hw.build.tools import build_folder
 from nomul.model.errors import NomulError
+
+from .texts import hash_tree
 
 __all__ = ["connect", "facts"]
 
@@ -35,17 +37,19 @@ def facts() -> dict[str, str]:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             found[name] = "none"
-    digest = hashlib.sha256()
-    for folder in ("model", "hw", "sim", "host"):
-        spec = importlib.util.find_spec(f"nomul.{folder}")
+    found["source"] = hash_tree(_packages()).hex()[:16]
+    return found
+
+
+def _packages() -> dict[str, Path]:
+    """Folders of nomul's parts."""
+    folders = {}
+    for part in ("model", "hw", "sim", "host"):
+        spec = importlib.util.find_spec(f"nomul.{part}")
         assert spec is not None
         assert spec.origin is not None
-        root = Path(spec.origin).parent
-        for path in sorted(root.rglob("*.py")):
-            digest.update(f"{path.relative_to(root)}\0".encode())
-            digest.update(path.read_bytes())
-    found["source"] = digest.hexdigest()[:16]
-    return found
+        folders[part] = Path(spec.origin).parent
+    return folders
 
 
 def _checked(client: Client, where: str) -> None:
@@ -80,6 +84,21 @@ def _checked(client: Client, where: str) -> None:
                 )
 
 
+def _check_address(scheduler: str) -> None:
+    """Refuses what names no host and port: Dask would find out in threads of its own."""
+    try:
+        parts = urlsplit(scheduler)
+        named = parts.scheme in ("tcp", "tls") and parts.hostname and parts.port and not parts.path.strip("/")
+    except ValueError:  # the port is no number, or too large
+        named = False
+    if not named:
+        raise NomulError(f"scheduler {scheduler}: name it as tcp://HOST:PORT")
+    if scheduler.startswith("tls://") and Security().get_connection_args("client").get("ssl_context") is None:
+        raise NomulError(
+            f"scheduler {scheduler}: there are no certificates; name them in Dask's configuration: distributed.comm.tls"
+        )
+
+
 def _line(error: object) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
@@ -101,8 +120,7 @@ def connect(scheduler: str | None, workers: int | None = None) -> Iterator[Clien
         If the scheduler isn't there, has no workers, or runs other versions.
     """
     if scheduler is not None:
-        if not scheduler.startswith(("tcp://", "tls://")):
-            raise NomulError(f"scheduler {scheduler}: name it as tcp://HOST:PORT")
+        _check_address(scheduler)
         with _quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # versions are told below
             try:

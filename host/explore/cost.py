@@ -28,10 +28,13 @@ from .area import (
 )
 from .cycles import engine_cycles, onchip_cycles
 from .point import Point
-from .sizes import traffic
+from .sizes import traffic, words_read
 from .streamed_cycles import streamed_cycles
 
-__all__ = ["CYCLES_EXACT", "Cost", "area_of_core", "area_of_engine", "capacity", "clock_band", "cost_of", "dram_cycles"]
+__all__ = [
+    "CYCLES_EXACT", "Cost", "area_of_core", "area_of_engine", "capacity", "clock_band", "cost_of", "dram_cycles",
+    "runs_at",
+]  # fmt: skip
 
 #: For summaries: where the cycles are those of simulation.
 CYCLES_EXACT = "computed; equal to simulation where weights lie on the chip; docs/explore.md says how near elsewhere"
@@ -145,7 +148,8 @@ def cost_of(point: Point) -> Cost:
     if point.scope == "board":
         for name, more in coefficients()["controller"].items():
             area[name] += more
-    reads, writes = traffic(config, g, texts=config.lanes)
+    reads = config.word_bytes * words_read(config, g, texts=config.lanes)
+    writes = traffic(config, g, texts=config.lanes)[1]
     return Cost(**_counted(area), cycles=_streamed(g, config), read_bytes=reads, written_bytes=writes)
 
 
@@ -162,6 +166,14 @@ def dram_cycles(point: Point, cost: Cost) -> float:
     if point.scope == "engine" or point.weights != "memory" or dram is None:
         return cost.cycles
     return max(cost.cycles, (cost.read_bytes + cost.written_bytes) / dram.bytes_per_cycle / _REFRESH)
+
+
+def runs_at(point: Point, clock_mhz: float) -> float:
+    """The clock of a core that reaches so many MHz: behind a board's memory at most its controller's."""
+    dram = point.chip.memory
+    if point.scope == "engine" or point.weights != "memory" or dram is None:
+        return clock_mhz
+    return min(clock_mhz, dram.clock_hz / 1e6)
 
 
 def capacity(device: str) -> dict[str, int]:

@@ -17,13 +17,13 @@ from nomul.model.errors import NomulError
 from nomul.model.files import atomic, os_errors
 
 from .cache import Cache
-from .choose import write_configurations
+from .choose import choose, write_configurations
 from .cost import CYCLES_EXACT, cost_of
 from .farm import Progress, farm
 from .page import page
 from .point import Point
 from .prune import pruned
-from .rows import Row, fronts, row, write_table
+from .rows import Row, fronts, row, unmodelled, write_table
 from .stages import routing_work, simulation_work, synthesis_work
 from .sweep import Sweep
 from .work import Outcome, Work
@@ -61,19 +61,27 @@ class Explored:
     summary: dict[str, Any]
 
 
-def plan(sweep: Sweep, *, exhaustive: bool) -> Plan:
+def plan(sweep: Sweep, *, exhaustive: bool, seen: Callable[[int], None] = lambda count: None) -> Plan:
     """Which points are to be routed.
+
+    Parameters
+    ----------
+    sweep : Sweep
+    exhaustive : bool
+        Prune nothing.
+    seen : callable
+        Progress: gets how much more is done, of three times the points without their seeds.
 
     Raises
     ------
     NomulError
         If no point can be; with the first reason.
     """
-    possible, impossible = sweep.points()
+    possible, impossible = sweep.points(seen=seen)
     if not possible:
         point, why = impossible[0]
         raise NomulError(f"{sweep.path}: none of {len(impossible):,} points can be; {point.label}: {why}")
-    kept, gone = (possible, []) if exhaustive else pruned(possible)
+    kept, gone = (possible, []) if exhaustive else pruned(possible, seen=seen)
     return Plan(sweep=sweep, exhaustive=exhaustive, kept=kept, pruned=gone, impossible=impossible)
 
 
@@ -109,7 +117,8 @@ def explore(
     ]  # fmt: skip
     rows += [Row(point=p, seed=None, state="pruned", why=why, cost=cost_of(p)) for p, why in chosen.pruned]
     rows += [Row(point=p, seed=None, state="impossible", why=why) for p, why in chosen.impossible]
-    return Explored(rows=rows, summary=_summary(chosen, rows, outcomes, cache))
+    unsimulated = {point: outcomes[work.key] for point, work in simulations.items() if not outcomes[work.key].done}
+    return Explored(rows=rows, summary=_summary(chosen, rows, unsimulated, outcomes, cache))
 
 
 def _row(point: Point, seed: int, area: Outcome, routed: Outcome, simulated: Outcome | None) -> Row:
@@ -120,6 +129,8 @@ def _row(point: Point, seed: int, area: Outcome, routed: Outcome, simulated: Out
         made = replace(made, state=state, why=routed.why if routed.state != "skipped" else area.why)
     if simulated is not None and simulated.done:
         made = replace(made, simulated=simulated.value["cycles"])
+    elif simulated is not None:
+        made = replace(made, why=made.why or f"simulation {simulated.state}: {simulated.why}")
     return made
 
 
@@ -146,10 +157,18 @@ def model_errors(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
 
 
 def _summary(
-    chosen: Plan, rows: Sequence[Row], outcomes: dict[str, Outcome], cache: Cache
+    chosen: Plan, rows: Sequence[Row], unsimulated: dict[Point, Outcome], outcomes: dict[str, Outcome], cache: Cache
 ) -> dict[str, Any]:
     states = [one.state for one in rows]
-    failed = [one for one in rows if one.state in ("failed", "ended")]
+    failures = [
+        {"point": one.point.label, "seed": one.seed, "state": one.state, "why": one.why}
+        for one in rows if one.state in ("failed", "ended")
+    ]  # fmt: skip
+    failures += [
+        {"point": point.label, "seed": None, "state": outcome.state, "why": f"simulation: {outcome.why}"}
+        for point, outcome in unsimulated.items()
+    ]
+    skipped = choose(rows)[1]
     return {
         "sweep": chosen.sweep.path.name,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -161,10 +180,9 @@ def _summary(
         "impossible": len(chosen.impossible),
         "routed": states.count("routed") + states.count("unmet"),
         "unmet": states.count("unmet"),
-        "failed": len(failed),
-        "failures": [
-            {"point": one.point.label, "seed": one.seed, "state": one.state, "why": one.why} for one in failed
-        ],
+        "failed": len(failures),
+        "unsimulated": len(unsimulated),
+        "failures": failures,
         "jobs": len(outcomes),
         "cached": sum(one.cached for one in outcomes.values()),
         "seconds_of_work": round(sum(one.seconds for one in outcomes.values()), 1),
@@ -172,9 +190,14 @@ def _summary(
         "model_errors": model_errors(rows),
         "cycles": CYCLES_EXACT,
         "fronts": {
-            f"{board}, {model}, {name}": [f"{one.point.label}, seed {one.seed}" for one in made]
-            for (board, model, name), made in fronts(rows).items()
+            f"{board}, {model}, {scope}, {name}": [f"{one.point.label}, seed {one.seed}" for one in made]
+            for (board, model, scope, name), made in fronts(rows).items()
         },
+        "not_buildable": {
+            f"{board}-{model}": {"point": one.row.point.label, "seed": one.row.seed, "why": one.why}
+            for (board, model), one in skipped.items()
+        },
+        "without_watts": sorted({name for one in rows if one.area and (name := unmodelled(one.point))}),
     }  # fmt: skip
 
 

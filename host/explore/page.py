@@ -10,8 +10,8 @@ from typing import Any
 
 from nomul.host.bench.plots import Scatter, scatter
 
-from .choose import best
-from .rows import FRONTS, Row, fronts
+from .choose import choose
+from .rows import FRONTS, Row, cost_against, fronts
 
 __all__ = ["page"]
 
@@ -58,12 +58,13 @@ def _head(s: dict[str, Any]) -> str:
         "board": "all of the board’s chip, with its pins",
     }
     told = "; ".join(f"{escape(one)}: {scopes[one]}" for one in s["scopes"])
+    unknown = f" No power coefficients of {escape(', '.join(s['without_watts']))}." if s["without_watts"] else ""
     return (
         f"<h1>{escape(s['sweep'])}</h1>\n<p class='soft'>{s['count']:,} points with their seeds: {s['routed']:,} "
         f"routed, {s['pruned']:,} pruned by the model, {s['impossible']:,} impossible, {s['failed']:,} not done. "
         f"{s['cached']:,} of {s['jobs']:,} jobs came from the cache. {escape(s['date'][:10])}.</p>\n"
         f"<p class='soft'>Routed: {told}. No board was there: clocks and areas are <b>routed</b>, cycles "
-        f"<b>computed</b>, watts <b>modelled</b>.</p>\n"
+        f"<b>computed</b>, watts <b>modelled</b>.{unknown}</p>\n"
     )
 
 
@@ -80,42 +81,47 @@ _HEADER = ["point", "seed", "LUT4", "block RAMs", "MHz", "cycles", "tokens/s", "
 
 
 def _best(rows: Sequence[Row]) -> str:
-    found = best(rows)
-    if not found:
+    found, skipped = choose(rows)
+    if not found and not skipped:
         return ""
-    shown = _table(_HEADER, [_shown(row) for row in found.values()], range(1, 8))
-    return (
-        "<h2>The fastest of each board and model</h2>\n<p>Each is a file beside this page that <code>nomul build BOARD "
-        f"--config FILE</code> takes.</p>\n{shown}"
-    )
+    made = ""
+    if found:
+        shown = _table(
+            [*_HEADER, "MHz built"], [[*_shown(one.row), f"{one.clock_mhz:g}"] for one in found.values()], range(1, 9)
+        )
+        made = (
+            "<p>Each is a file beside this page that <code>nomul build BOARD --config FILE</code> takes, and has the "
+            f"clock that is built.</p>\n{shown}"
+        )
+    for one in skipped.values():
+        made += f"<p class='note'>Faster, but not to be built: {escape(one.row.point.label)}: {escape(one.why)}.</p>\n"
+    return f"<h2>The fastest of each board and model</h2>\n{made}"
 
 
 def _fronts(rows: Sequence[Row]) -> str:
     made = []
-    for (board, model, name), chosen in fronts(rows).items():
-        here = [row for row in rows if row.tokens_per_second and (row.point.board, row.point.model) == (board, model)]
+    for (board, model, scope, name), chosen in fronts(rows).items():
+        here = [
+            (row, cost) for row in rows
+            if row.tokens_per_second and (row.point.board, row.point.model, row.point.scope) == (board, model, scope)
+            and (cost := cost_against(row, name)) is not None
+        ]  # fmt: skip
         marks = [
             Scatter(
-                x=_x(row, name), y=row.tokens_per_second or 0.0, front=row in chosen,
+                x=cost, y=row.tokens_per_second or 0.0, front=row in chosen,
                 title=f"{row.point.label}, seed {row.seed}: {row.tokens_per_second:,.1f} tokens/s, "
-                f"{_x(row, name):,.4g} {FRONTS[name]}",
+                f"{cost:,.4g} {FRONTS[name]}",
             )
-            for row in here
+            for row, cost in here
         ]  # fmt: skip
-        svg = scatter(marks, x=_NAMES[name], y="tokens a second", title=f"{board}, {model}: tokens/s against {name}")
+        where = f"{board}, {model}, {scope}"
+        svg = scatter(marks, x=_NAMES[name], y="tokens a second", title=f"{where}: tokens/s against {name}")
         made.append(
-            f"<figure>\n<div class='scroll'>{svg}</div>\n<figcaption>{escape(board)}, {escape(model)}: "
+            f"<figure>\n<div class='scroll'>{svg}</div>\n<figcaption>{escape(where)}: "
             f"{len(chosen)} of {len(here)} are on the front of tokens a second against "
             f"{escape(_NAMES[name])}.</figcaption>\n</figure>\n"
         )
     return "<h2>Pareto fronts</h2>\n" + ("".join(made) or "<p>No point was routed.</p>\n")
-
-
-def _x(row: Row, name: str) -> float:
-    if name == "watts":
-        return float(row.watts or 0.0)
-    assert row.area is not None
-    return float(row.area[name])
 
 
 def _model(s: dict[str, Any]) -> str:

@@ -7,9 +7,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
-from nomul.hw.boards.board import NEXTPNR_DEVICES, Board, UsbLink
+from nomul.hw.boards.board import NEXTPNR_DEVICES, Board
 from nomul.hw.boards.configurations import CONFIGURATIONS, find_configuration
-from nomul.hw.boards.pll import plan
 from nomul.hw.boards.registry import find_board
 from nomul.model.core_config import CoreConfig
 from nomul.model.errors import NomulError
@@ -18,6 +17,7 @@ from nomul.model.numbers import VECTOR_LANES
 from nomul.model.streamed_config import StreamedConfig
 from nomul.model.ternary import TRITS_PER_BYTE
 
+from .clocks import check_clock
 from .sizes import onchip_depths
 
 __all__ = ["SCOPES", "WEIGHTS", "Point"]
@@ -116,7 +116,7 @@ class Point:
             config = CoreConfig.for_geometry(
                 self.geometry, engine=self.engine, bytes_per_beat=self.bytes_per_beat, **tile
             )
-            depths: dict[str, Any] = onchip_depths(self.geometry, self.bytes_per_beat, config.tile_outputs)
+            depths: Any = onchip_depths(self.geometry, self.bytes_per_beat, config.tile_outputs)
             return replace(config, **depths)
         if self.engine != "table":
             raise NomulError(f"engine is {self.engine}; streamed cores have the table engine")
@@ -165,8 +165,7 @@ class Point:
         if self.scope == "board":
             if self.weights == "chip":
                 find_configuration("onchip", self.chip)
-                usb = [48_000_000, 12_000_000] if isinstance(self.chip.link, UsbLink) else []
-                plan(self.chip.input_hz, [self.chip.clock_hz, *usb])
+                check_clock(self.board, self.chip.clock_hz)
             else:
                 find_configuration(next(n for n, c in CONFIGURATIONS.items() if c.lanes), self.chip)
                 if self.clock_mhz and self.clock_mhz != self.aim_mhz:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -23,6 +22,7 @@ from nomul.model.files import atomic
 from .cache import Cache
 from .cluster import facts
 from .farm import Progress, farm
+from .texts import hash_tree
 from .work import Work, content_key
 
 __all__ = ["regressions", "run_regressions", "run_tests", "tests_folder", "write_report"]
@@ -30,6 +30,7 @@ __all__ = ["regressions", "run_regressions", "run_tests", "tests_folder", "write
 _COLLECT_S = 300
 _LIMIT_S = 4 * 3600
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (\S.*?)(?: - .*)?$", re.M)
+_CALL = f"{__name__}:run_tests"
 _NOTHING = 5  # pytest's exit status when it has selected no test
 
 
@@ -67,12 +68,8 @@ def _sweeps(folder: Path) -> list[str]:
 
 
 def _text(folder: Path) -> str:
-    """A hash of all tests: one may use what lies beside another."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(f"{path.relative_to(folder)}\0".encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    """A hash of all tests, with what lies beside them, and of how they are run."""
+    return hash_tree({"tests": folder, "pyproject": folder.parent / "pyproject.toml"}).hex()
 
 
 def command_of(tests: Sequence[str], marker: str, seed: int) -> str:
@@ -101,8 +98,8 @@ def regressions(units: dict[str, list[Path]], seeds: Sequence[int]) -> list[Work
         for tests, marker in jobs:
             arguments: dict[str, Any] = {"tests": tests, "marker": marker, "seed": seed}
             works.append(Work(
-                name=f"{tests[0].removeprefix('tests/')}, seed {seed}", call=f"{__name__}:run_tests",
-                arguments=arguments, key=content_key({"what": "regression", **arguments, **whole}), limit_s=_LIMIT_S,
+                name=f"{tests[0].removeprefix('tests/')}, seed {seed}", call=_CALL, arguments=arguments,
+                key=content_key({"what": "regression", **arguments, **whole}), limit_s=_LIMIT_S,
                 again=command_of(tests, marker, seed),
             ))  # fmt: skip
     return works

@@ -11,14 +11,14 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import csv, parquet
 
-from nomul.host.power.modelled import design_power, memory_power
+from nomul.host.power.modelled import coefficients, design_power, memory_power
 from nomul.model.files import os_errors
 
-from .cost import Cost, dram_cycles
+from .cost import Cost, dram_cycles, runs_at
 from .pareto import front
 from .point import Point
 
-__all__ = ["FRONTS", "Row", "fronts", "row", "watts", "write_table"]
+__all__ = ["FRONTS", "Row", "cost_against", "fronts", "row", "unmodelled", "watts", "write_table"]
 
 #: Toggles a cycle of the shipped core in simulation (docs/power.md): what modelled watts assume of every point.
 RATES = {"comb": 0.1032, "ff": 0.1183, "bram": 0.7845}
@@ -43,9 +43,9 @@ class Row:
     seed : int or None
         None where no seed was tried.
     state : str
-        ``routed``, ``unmet`` (a board's clock), ``impossible``, ``pruned``, ``too large``, ``failed`` or ``ended``.
+        ``routed``, ``unmet`` (a board's clock), ``impossible``, ``pruned``, ``failed`` or ``ended``.
     why : str
-        If it is not routed.
+        If it is not routed, or its simulation is not done.
     cost : Cost or None
         What the model says.
     area : dict or None
@@ -73,10 +73,10 @@ class Row:
 
     @property
     def clock_mhz(self) -> float | None:
-        """At which it runs: a board's own if that is met, else what routing gave."""
+        """At which it runs: a board's own if that is met, else what routing gave, at most a memory controller's."""
         if self.fmax_mhz is None:
             return None
-        return self.point.aim_mhz if self.point.scope == "board" else self.fmax_mhz
+        return self.point.aim_mhz if self.point.scope == "board" else runs_at(self.point, self.fmax_mhz)
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -87,7 +87,7 @@ class Row:
 
     @property
     def watts(self) -> float | None:
-        """Modelled; the memory's among it where a board has one whose coefficients are known."""
+        """Modelled, a DDR3 memory's among it; None without coefficients."""
         if self.area is None or self.clock_mhz is None or self.cost is None:
             return None
         return watts(self.point, self.cost, self.area, self.clock_mhz)
@@ -107,16 +107,34 @@ class Row:
         }  # fmt: skip
 
 
-def watts(point: Point, cost: Cost, area: Mapping[str, float], clock_mhz: float) -> float:
-    """Modelled watts of a point at a clock."""
+def unmodelled(point: Point) -> str | None:
+    """What of a point the power model has no coefficients of: its chip, or the DDR3 that it reads."""
+    table = coefficients()
+    if point.chip.device not in table["static"]:
+        return point.chip.device
+    part = _ddr3(point)
+    return part if part is not None and part not in table["memory"] else None
+
+
+def _ddr3(point: Point) -> str | None:
+    dram = point.chip.memory
+    if point.weights != "memory" or point.scope == "engine" or dram is None or dram.part.kind != "DDR3":
+        return None
+    return dram.part.name.partition("-")[0]
+
+
+def watts(point: Point, cost: Cost, area: Mapping[str, float], clock_mhz: float) -> float | None:
+    """Modelled watts of a point at a clock; None if it is :func:`unmodelled`."""
+    if unmodelled(point) is not None:
+        return None
     parts = design_power(part=point.chip.device, clock_mhz=clock_mhz, areas={"all": area}, rates={"all": RATES})
     total = sum(estimate.value for estimate in parts.values())
-    dram = point.chip.memory
-    if point.weights == "memory" and point.scope != "engine" and dram is not None and dram.part.kind == "DDR3":
+    dram, part = point.chip.memory, _ddr3(point)
+    if dram is not None and part is not None:
         cycles = dram_cycles(point, cost)
         moved = cost.read_bytes + cost.written_bytes
         own = memory_power(
-            part=dram.part.name.partition("-")[0], clock_mhz=dram.ratio * clock_mhz,
+            part=part, clock_mhz=dram.ratio * clock_mhz,
             read_share=min(1.0, cost.read_bytes / dram.bytes_per_cycle / cycles),
             write_share=min(1.0, cost.written_bytes / dram.bytes_per_cycle / cycles),
             activates_per_second=moved / _PAGE_BYTES * clock_mhz * 1e6 / cycles,
@@ -125,33 +143,40 @@ def watts(point: Point, cost: Cost, area: Mapping[str, float], clock_mhz: float)
     return round(total, 4)
 
 
-def fronts(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
-    """Pareto fronts by board, model and cost: no other row there is as fast and cheaper, or as cheap and faster."""
-    found: dict[tuple[str, str, str], list[Row]] = {}
-    good = [one for one in rows if one.tokens_per_second]
-    for board, model in dict.fromkeys((one.point.board, one.point.model) for one in good):
-        here = [one for one in good if (one.point.board, one.point.model) == (board, model)]
+def fronts(rows: Sequence[Row]) -> dict[tuple[str, str, str, str], list[Row]]:
+    """Pareto fronts by board, model, scope and cost: no other row there is as fast and cheaper, or as cheap and faster.
+
+    There is none against watts where these are not known.
+    """
+    found: dict[tuple[str, str, str, str], list[Row]] = {}
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for one in rows:
+        if one.tokens_per_second:
+            groups.setdefault((one.point.board, one.point.model, one.point.scope), []).append(one)
+    for (board, model, scope), here in groups.items():
         for name in FRONTS:
-            found[board, model, name] = front(
-                here, lambda one, name=name: (_cost(one, name), -(one.tokens_per_second or 0.0))  # type: ignore[misc]
-            )
+            known = [(cost, one) for one in here if (cost := cost_against(one, name)) is not None]
+            if known:
+                chosen = front(known, lambda two: (two[0], -(two[1].tokens_per_second or 0.0)))
+                found[board, model, scope, name] = [one for _, one in chosen]
     return found
 
 
-def _cost(one: Row, name: str) -> float:
+def cost_against(one: Row, name: str) -> float | None:
+    """What a front is drawn against."""
     if name == "watts":
-        return float(one.watts or 0.0)
+        return one.watts
     assert one.area is not None
     return float(one.area[name])
 
 
 def write_table(rows: Sequence[Row], folder: Path) -> tuple[Path, Path]:
     """``points.parquet`` and ``points.csv``."""
-    marks = {
-        (one.point, one.seed): ",".join(name for (_, _, name), chosen in fronts(rows).items() if one in chosen)
-        for one in rows
-    }
-    made = [{**one.as_dict(), "front": marks[one.point, one.seed]} for one in rows]
+    marks: dict[int, list[str]] = {}
+    for (*_, name), chosen in fronts(rows).items():
+        for one in chosen:
+            marks.setdefault(id(one), []).append(name)
+    made = [{**one.as_dict(), "front": ",".join(marks.get(id(one), ()))} for one in rows]
     columns = list(made[0]) if made else []
     table = pa.table({name: _column(name, [one[name] for one in made]) for name in columns})
     table = table.replace_schema_metadata({f"label_{name}": text for name, text in _LABELS.items()})

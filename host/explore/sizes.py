@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from nomul.model.geometry import Geometry
 from nomul.model.isa import INSTRUCTION_BYTES, Mode
@@ -15,9 +16,13 @@ from nomul.model.program import embedding_stride
 from nomul.model.streamed_config import StreamedConfig
 from nomul.model.ternary import TRITS_PER_BYTE
 
-__all__ = ["Matrix", "Step", "chunks_of", "matrices", "onchip_depths", "program", "stream_bytes", "traffic"]
+__all__ = [
+    "Matrix", "Step", "chunks_of", "matrices", "onchip_depths", "program", "stream_bytes", "traffic", "words_read",
+]  # fmt: skip
 
 _SCALE_BYTES = 2
+_PROGRAM_AHEAD, _PROGRAM_BURST = 64, 16  # words of the queue of the program's reader, and of its bursts
+_PROGRAM_HELD = 4  # words of the program that have left it by the program's end, beyond the last; simulated
 _ROOT = ("const", "stat", "add", "rsqrt")
 _SCALE = ("const", "mul", "mul")
 
@@ -158,7 +163,8 @@ def weight_beats(g: Geometry, bytes_per_beat: int) -> int:
     return sum(m.outputs * chunks_of(m.inputs, bytes_per_beat) for m in matrices(g))
 
 
-def onchip_depths(g: Geometry, bytes_per_beat: int, tile_outputs: int) -> dict[str, int]:
+@cache
+def onchip_depths(g: Geometry, bytes_per_beat: int, tile_outputs: int) -> Mapping[str, int]:
     """Depths of the on-chip memories, as :meth:`~nomul.model.core_config.CoreConfig.grown_for` makes them."""
     d, m = -(-g.hidden // VECTOR_LANES), -(-g.intermediate // VECTOR_LANES)
     words = g.layers * (9 * d + m) + 2 * d
@@ -171,6 +177,7 @@ def onchip_depths(g: Geometry, bytes_per_beat: int, tile_outputs: int) -> dict[s
     }
 
 
+@cache
 def stream_bytes(config: StreamedConfig, g: Geometry) -> tuple[int, int]:
     """Bytes of the weight stream of a streamed token: all, and those of them that are norms."""
     beat = config.bytes_per_beat
@@ -184,6 +191,15 @@ def stream_bytes(config: StreamedConfig, g: Geometry) -> tuple[int, int]:
     return beat * (weight_beats(g, beat) + norms), beat * norms
 
 
+@cache
+def _instructions(config: StreamedConfig, g: Geometry) -> int:
+    return sum(1 for _ in program(
+        g, bytes_per_beat=config.bytes_per_beat, tile_outputs=config.tile_outputs, streamed=True,
+        moved=config.state == "memory",
+    ))  # fmt: skip
+
+
+@cache
 def traffic(config: StreamedConfig, g: Geometry, *, texts: int, logits: int = 0) -> tuple[int, int]:
     """Bytes that a step of all lanes reads and writes, in whole words of the memory.
 
@@ -198,13 +214,21 @@ def traffic(config: StreamedConfig, g: Geometry, *, texts: int, logits: int = 0)
     """
     word = config.word_bytes
     moved = config.state == "memory"
-    steps = sum(1 for _ in program(
-        g, bytes_per_beat=config.bytes_per_beat, tile_outputs=config.tile_outputs, streamed=True, moved=moved,
-    ))  # fmt: skip
     state = texts * g.layers * _up(g.hidden * STATE_BYTES, word) if moved else 0
     reads = (
-        _up(steps * INSTRUCTION_BYTES, word) + _up(stream_bytes(config, g)[0], word)
+        _up(_instructions(config, g) * INSTRUCTION_BYTES, word) + _up(stream_bytes(config, g)[0], word)
         + config.lanes * _up(_SCALE_BYTES + g.hidden, word) + state
     )  # fmt: skip
     writes = state + (logits * _up(g.vocab * LOGIT_BYTES, word) if config.logits == "memory" else 0)
     return reads, writes
+
+
+def words_read(config: StreamedConfig, g: Geometry, *, texts: int) -> int:
+    """Words of memory that a step of all lanes reads: those of :func:`traffic`, and what is fetched behind the program.
+
+    The program's reader asks for whole bursts as long as there is room for them, whatever comes behind the last one.
+    """
+    word = config.word_bytes
+    own = -(-_instructions(config, g) * INSTRUCTION_BYTES // word)
+    asked = (own + _PROGRAM_HELD + _PROGRAM_AHEAD) // _PROGRAM_BURST * _PROGRAM_BURST
+    return traffic(config, g, texts=texts)[0] // word + asked - own

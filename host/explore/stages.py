@@ -31,13 +31,18 @@ from nomul.model.streamed_config import StreamedConfig
 from nomul.model.tokenizer import BEGIN
 
 from .point import Point
+from .texts import hash_tree
 from .work import Work, content_key
 
-__all__ = ["engine_sizes", "route", "routing_work", "simulate", "simulation_work", "synthesis_work", "synthesise"]
+__all__ = [
+    "AREA", "ENGINES",
+    "engine_sizes", "route", "routing_work", "simulate", "simulated", "simulation_work", "synthesis_work",
+    "synthesise",
+]  # fmt: skip
 
 ENGINES: dict[str, type[Engine]] = {"select": SelectEngine, "table": TableEngine}
 _SIMULATED = 1 << 24  # ternary weights of the largest model that is made up for a simulation
-_AREA = {"comb": "TRELLIS_COMB", "ff": "TRELLIS_FF", "bram": "DP16KD", "multipliers": "MULT18X18D"}
+AREA = {"comb": "TRELLIS_COMB", "ff": "TRELLIS_FF", "bram": "DP16KD", "multipliers": "MULT18X18D"}
 
 
 def engine_sizes(point: Point) -> dict[str, int]:
@@ -99,7 +104,7 @@ def synthesise(point: dict[str, Any], limit_s: int) -> dict[str, int]:
     own = Point(**point)
     folder, pins = _netlist(own, limit_s)
     used = synth.pack(folder, _device(own), pins, limit_s)
-    return {name: used[kind] for name, kind in _AREA.items()}
+    return {name: used[kind] for name, kind in AREA.items()}
 
 
 def route(point: dict[str, Any], seed: int, limit_s: int) -> dict[str, Any]:
@@ -116,7 +121,7 @@ def route(point: dict[str, Any], seed: int, limit_s: int) -> dict[str, Any]:
     return {
         "fmax_mhz": round(placed.clock_mhz, 2),
         "longest_path": list(placed.longest_path),
-        **{name: placed.used[kind] for name, kind in _AREA.items()},
+        **{name: placed.used[kind] for name, kind in AREA.items()},
     }
 
 
@@ -130,18 +135,28 @@ def _model(g: Geometry) -> Model:
 
 
 def simulate(point: dict[str, Any]) -> dict[str, int]:
-    """Cycles of a token of a random model of the shape: RTL in Verilator, an ideal memory if there is one.
+    """Cycles of a token of a random model of the shape, as :func:`simulated` counts them."""
+    own = Point(**point)
+    return simulated(own.geometry, own.config)
+
+
+def simulated(geometry: Geometry, config: CoreConfig | StreamedConfig) -> dict[str, int]:
+    """Cycles of a token of a random model: RTL in Verilator, an ideal memory if there is one, every lane at work.
 
     Returns
     -------
     dict
         ``cycles``; of a streamed core ``words`` that it read.
+
+    Raises
+    ------
+    NomulError
+        If the model is too large to be made up for it.
     """
     from nomul.host.cli.board import counters, open_board
     from nomul.sim.streamed import Lane, StreamedSimulation
 
-    own = Point(**point)
-    model, config = _model(own.geometry), own.config
+    model = _model(geometry)
     if isinstance(config, CoreConfig):
         image = compile_model(model, bytes_per_beat=config.bytes_per_beat, tile_outputs=config.tile_outputs)
         config.check(image)
@@ -211,17 +226,13 @@ def routing_work(point: Point, seed: int, limit_s: int, after: Work) -> Work:
 def simulation_work(point: Point, limit_s: int) -> Work:
     """The job that counts the cycles of a token."""
     config = point.config
-    kind = "nomul.sim.streamed" if isinstance(config, StreamedConfig) else "nomul.sim.board"
-    spec = importlib.util.find_spec(kind)
+    spec = importlib.util.find_spec("nomul.sim")
     assert spec is not None
     assert spec.origin is not None
-    harness = hashlib.sha256()
-    for path in sorted(Path(spec.origin).parent.iterdir()):
-        if path.suffix in {".py", ".cpp", ".h", ".v"}:
-            harness.update(path.read_bytes())
+    harness = hash_tree({"sim": Path(spec.origin).parent}).hex()
     key = content_key({
         "what": "cycles", "design": design_hash(config).hex(), "geometry": asdict(point.geometry),
-        "harness": harness.hexdigest(), "tools": _tools("verilator"),
+        "harness": harness, "tools": _tools("verilator"),
     })  # fmt: skip
     return Work(
         name=f"simulate {point.label}", call=f"{__name__}:simulate", arguments={"point": asdict(point)}, key=key,

@@ -45,12 +45,13 @@ def streamed_cycles(g: Geometry, config: StreamedConfig) -> int:
         g, bytes_per_beat=config.bytes_per_beat, tile_outputs=config.tile_outputs, streamed=True,
         moved=config.state == "memory",
     )]  # fmt: skip
+    size = stream_bytes(config, g)[0]
     where = MemoryMap.of(
-        g, instructions=len(steps), stream_bytes=stream_bytes(config, g)[0],
+        g, instructions=len(steps), stream_bytes=size,
         embedding_bytes=g.vocab * embedding_stride(g.hidden, streamed=True), lanes=config.lanes,
         results=g.vocab, slots=config.streaming.slots,
     )  # fmt: skip
-    walk = _StreamedWalk(config, where.stream * BLOCK // config.word_bytes)
+    walk = _StreamedWalk(config, where.stream * BLOCK // config.word_bytes, -(-size // config.word_bytes))
     for step in steps:
         walk.step(step)
     return walk.now
@@ -59,12 +60,13 @@ def streamed_cycles(g: Geometry, config: StreamedConfig) -> int:
 class _StreamedWalk(Walk):
     """A step, instruction by instruction."""
 
-    def __init__(self, config: StreamedConfig, begins: int):
+    def __init__(self, config: StreamedConfig, begins: int, words: int):
         super().__init__("table", config.bytes_per_beat, config.lanes)
         self.lanes = config.lanes
         self.word_bytes = config.word_bytes
         self.ahead = max(128, 8192 // config.word_bytes)
         self.begins = begins  # the word of memory
+        self.words = words  # of the whole stream
         self.taken = 0  # bytes of the weight stream before the first row
         self.rows = config.tile_outputs
         self.now = _FIRST - 1
@@ -111,10 +113,10 @@ class _StreamedWalk(Walk):
         vector.end()
 
     def asked(self) -> int:
-        """Words of the weight stream that are asked for before the first row: whole bursts, as far as there is room."""
+        """Words of the weight stream asked for before the first row: whole bursts, as long as there is room."""
         room = self.ahead + self.taken // self.word_bytes
         first = BURST_WORDS - self.begins % BURST_WORDS
-        return first + (room - first) // BURST_WORDS * BURST_WORDS
+        return min(first + (room - first) // BURST_WORDS * BURST_WORDS, self.words)
 
     def weights_from(self) -> int:
         """The distributor hands the tile's beats out."""

@@ -7,6 +7,7 @@ import pytest
 
 from nomul.host.bench.several import Link, model_boards, stream_bytes
 from nomul.host.bench.traffic import step_traffic
+from nomul.host.cli.bench_boards import main
 from nomul.model.errors import NomulError
 from nomul.model.fold import fold
 from nomul.model.geometry import PUBLISHED, Geometry
@@ -54,3 +55,28 @@ def test_the_slowest_part_sets_the_pace():
     assert given.tokens_per_second == pytest.approx(LANES / 3.0)
     with pytest.raises(NomulError, match=r"^boards: 33 for 32 layers"):
         model_boards(PUBLISHED["2.7B"], 33, lanes=1, link=FAST, **MEMORY)
+
+
+def test_what_the_driver_can_fill():
+    """It has 128 lanes under way: with eight a board 16 groups, which 32 boards wait for."""
+    shape = Geometry(hidden=64, intermediate=176, layers=64, vocab=8)
+    rack = {n: model_boards(shape, n, lanes=8, link=FAST, **MEMORY) for n in (1, 4, 8, 16, 32)}
+    assert {n: found.groups for n, found in rack.items()} == {1: 2, 4: 8, 8: 16, 16: 16, 32: 16}
+    for n in (1, 4, 8):
+        assert rack[n].driver_tokens_per_second == rack[n].tokens_per_second
+    wide = rack[32]
+    assert wide.driver_tokens_per_second == pytest.approx(128 * wide.single_tokens_per_second)
+    assert wide.driver_tokens_per_second < 0.6 * wide.tokens_per_second
+
+
+@pytest.mark.parametrize(("arguments", "line"), [
+    (["--lanes", "0"], "bench_boards: --lanes 0; it must be 1 to 32"),
+    (["--boards", "1", "0"], "bench_boards: --boards 0; it must be 1 to 256"),
+    (["--boards", "2", "33", "--sizes", "2.7B"], "boards: 33 for 32 layers; each holds at least one: take 1 to 32"),
+    (["--layers", "0"], "bench_boards: --layers 0; it must be 1 to 1024"),
+])  # fmt: skip
+def test_bad_counts_end_in_one_line(monkeypatch: pytest.MonkeyPatch, arguments: list[str], line: str):
+    monkeypatch.setattr("sys.argv", ["bench_boards", "model", *arguments])
+    with pytest.raises(SystemExit) as error:
+        main()
+    assert error.value.code == line

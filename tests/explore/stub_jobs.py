@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 from nomul.model.errors import NomulError
 
@@ -50,3 +51,12 @@ def breaks() -> None:
 def dies() -> None:
     """The process is killed."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run_tests_elsewhere(**arguments: Any) -> dict[str, Any]:
+    """Real tests of the checkout that ``STUB_CHECKOUT`` names."""
+    from nomul.host.explore import regressions  # other jobs need no Dask
+
+    folder = Path(os.environ["STUB_CHECKOUT"]) / "tests"
+    regressions.tests_folder = lambda: folder
+    return regressions.run_tests(**arguments)

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from nomul.host.bench.traffic import step_traffic
-from nomul.host.explore import fit
+from nomul.host.explore import fit, measure
 from nomul.host.explore.blockram import block_rams
 from nomul.host.explore.cost import coefficients
-from nomul.host.explore.cycles import engine_latency, onchip_cycles
+from nomul.host.explore.cycles import engine_latency
+from nomul.host.explore.measure import onchip_point, streamed_point
 from nomul.host.explore.prune import MARGIN
 from nomul.host.explore.sizes import onchip_depths, program, stream_bytes, traffic
 from nomul.host.explore.streamed_cycles import streamed_cycles
@@ -84,17 +85,51 @@ def test_latency_is_the_engines(kind: str, engine: type, beat: int):
 
 
 def test_cycles_are_those_of_simulation():
-    """Cycles that Verilator counted: on chip and streamed, one lane, two and four."""
-    for engine, beat, tile, *sizes, cycles in SIMULATED["onchip"]:
-        said = onchip_cycles(shape(*sizes), engine=engine, bytes_per_beat=beat, tile_outputs=tile)
-        assert said == cycles, (engine, beat, tile, sizes)
-    for beat, lanes, word, tile, state, *sizes, cycles in SIMULATED["streamed"]:
-        config = StreamedConfig(
-            bytes_per_beat=beat, lanes=lanes, tile_outputs=tile, hidden=256, intermediate=704, vocab=1000,
-            state_elements=1024, norm_words=1024, word_bytes=word, memory_bytes=1 << 26, slots=lanes, state=state,
-        )  # fmt: skip
-        said = streamed_cycles(shape(*sizes), config)
-        assert said == cycles, (beat, lanes, sizes)
+    """Cycles that Verilator counted, and of streamed cores words read: one lane, two and four; short streams too."""
+    for row in SIMULATED["onchip"]:
+        _, core, cycles = onchip_point(row)
+        assert [cycles] == row[7:], row
+        assert core.engine == row[0]
+    for row in SIMULATED["streamed"]:
+        _, _, said = streamed_point(row)
+        assert [*said] == row[9:], row
+    assert len(SIMULATED["onchip"]) + len(SIMULATED["streamed"]) >= 73
+
+
+def test_cycles_and_words_are_those_of_rtl(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """The smallest streamed point, here and now: its stream is shorter than what is fetched ahead."""
+    row = [8, 1, 16, 1024, "chip", 24, 20, 1, 64]
+    file = tmp_path / "points.json"
+    file.write_text(json.dumps({"onchip": [], "streamed": [[*row, None], [*row, 1, 1]]}))
+    assert measure.main(["cycles", str(file), "--write", "--count", "1"]) == 0
+    said = list(streamed_point(row)[2])
+    assert json.loads(file.read_text())["streamed"] == [[*row, *said], [*row, 1, 1]]
+    told = capsys.readouterr().out
+    assert told == f"streamed {row}: in the file [None], simulated {said}, the model says {said}\n"
+    assert [*row, *said] in SIMULATED["streamed"]
+
+
+def test_areas_are_measured_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """The first packed point of the file, synthesised: the same counts."""
+    first = next(one for one in fit.areas() if one["how"] == "packed")
+    file = tmp_path / "areas.json"
+    file.write_text(json.dumps([first | {"comb": 0, "ff": 0}]))
+    assert measure.main(["areas", str(file), "--write"]) == 0
+    (made,) = json.loads(file.read_text())
+    assert (made["bram"], made["multipliers"]) == (first["bram"], first["multipliers"])
+    assert made["comb"] == pytest.approx(first["comb"], rel=0.05)
+    assert made["ff"] == pytest.approx(first["ff"], rel=0.05)
+    assert f"table {first['sizes']}: in the file {{'comb': 0, 'ff': 0," in capsys.readouterr().out
+
+
+def test_what_cannot_be_measured_ends_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert measure.main(["cycles", str(tmp_path / "none.json")]) == 1
+    line = f"{tmp_path}/none.json: no such file or directory; check the path and its permissions\n"
+    assert capsys.readouterr().err == line
+    for text in ("[", "[1]", "{}", '{"onchip": [[1]], "streamed": []}'):
+        (tmp_path / "bad.json").write_text(text)
+        assert measure.main(["cycles", str(tmp_path / "bad.json")]) == 1
+        assert capsys.readouterr().err.startswith(f"{tmp_path}/bad.json: is no table of points: ")
 
 
 @pytest.mark.parametrize(("lanes", "cycles"), [

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 from distributed import Client, LocalCluster
 
+from nomul.host.explore import bench
 from nomul.host.explore import cluster as clusters
 from nomul.host.explore.cache import Cache
 from nomul.host.explore.cluster import connect
@@ -172,6 +174,27 @@ def test_damaged_entries_are_made_again(tmp_path: Path, damage: object):
     assert cache.get(key) == 49
 
 
+def test_a_damaged_entry_that_cannot_be_removed_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As in a cache that is only read; who puts the result there is told in one line."""
+    cache, key = Cache(tmp_path), content_key({"number": 7})
+    cache.put(key, "seven", 49)
+    path = cache.path(key)
+    path.write_bytes(b"harmed")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        assert cache.get(key) is None
+        assert cache.damaged == [str(path)]
+        patch.setattr(Path, "open", refuse)
+        with pytest.raises(NomulError, match=r"permission denied; check the path and its permissions$"):
+            cache.put(key, "seven", 49)
+    cache.put(key, "seven", 49)
+    assert cache.get(key) == 49
+
+
 def test_an_entry_of_another_key_is_damaged(tmp_path: Path):
     cache = Cache(tmp_path)
     one, other = content_key({"number": 1}), content_key({"number": 2})
@@ -187,9 +210,41 @@ def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch):
     why = r"^scheduler tcp://127\.0\.0\.1:9: no answer within 2 s \(.*start one: dask"
     with pytest.raises(NomulError, match=why), connect("tcp://127.0.0.1:9"):
         pass
-    why = r"^scheduler 127\.0\.0\.1:9: name it as tcp://HOST:PORT$"
-    with pytest.raises(NomulError, match=why), connect("127.0.0.1:9"):
+
+
+@pytest.mark.parametrize("address", [
+    "127.0.0.1:9", "tcp://127.0.0.1", "tcp://127.0.0.1:", "tcp://", "tcp://:8786", "tcp://host:abc", "tcp://host:70000",
+    "tcp://host:-1", "tcp://host:0", "tls://host", "http://host:8786", "tcp://[::1", "tcp://host:1/x", "",
+])  # fmt: skip
+def test_addresses_that_are_none(address: str):
+    with pytest.raises(NomulError) as error, connect(address):
         pass
+    assert str(error.value) == f"scheduler {address}: name it as tcp://HOST:PORT"
+
+
+@pytest.mark.parametrize(("address", "line"), [
+    ("tcp://127.0.0.1", "nomul: scheduler tcp://127.0.0.1: name it as tcp://HOST:PORT"),
+    ("tcp://host:abc", "nomul: scheduler tcp://host:abc: name it as tcp://HOST:PORT"),
+    ("tcp://127.0.0.1:9", "nomul: scheduler tcp://127.0.0.1:9: no answer within 2 s ("),
+    ("tls://127.0.0.1:9", "nomul: scheduler tls://127.0.0.1:9: there are no certificates; name them in Dask's"),
+])  # fmt: skip
+def test_a_child_without_a_scheduler_ends_in_one_line(tmp_path: Path, address: str, line: str):
+    """In a process of its own, whose end would show what Dask's threads and loops have left."""
+    (tmp_path / "sweep.toml").write_text(
+        "scope = 'engine'\nboard = 'lfe5u-25f'\nmodels = '40x40x1x16'\nengine = 'table'\ntrits = 20\n"
+    )
+    program = (
+        "import sys; from nomul.host.explore import cluster; cluster._PATIENCE_S = 2\n"
+        "from nomul.host.cli import main; sys.argv[0] = 'nomul'; main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "explore", tmp_path / "sweep.toml", "--scheduler", address, "--cache",
+         tmp_path / "cache", "-o", tmp_path / "out"],
+        capture_output=True, text=True, check=False, timeout=120, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith(line)
+    assert done.stderr.count("\n") == 1
 
 
 @contextlib.contextmanager
@@ -255,6 +310,21 @@ def test_all_workers_gone_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         with pytest.raises(NomulError, match=r"^no worker is left, 1 jobs are open; run it again to go on$"):
             farm(found, [work], Cache(tmp_path / "cache"))
         timer.join()
+
+
+def test_the_benchmark_prints_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """With few jobs."""
+    for name, value in (("_EMPTY", 1), ("_WAITING", 2), ("_WAIT_S", 0.5), ("_TASKS", 10)):
+        monkeypatch.setattr(bench, name, value)
+    assert bench.main(["--workers", "1", "2"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    one, two = found["runs"]
+    assert one["seconds"]["2 jobs that wait 0.5 s"] >= 1.0
+    assert two["seconds"]["2 jobs that wait 0.5 s"] >= 0.5
+    assert {"2 jobs that wait 0.5 s", "1 empty jobs"} <= two["speed_up"].keys() <= one["seconds"].keys()
+    assert one["per_empty_job"] > one["per_task"] > 0
+    assert bench.main(["--workers", "0"]) == 1
+    assert capsys.readouterr().err == "bench: --workers 0; it must be 1 to 256\n"
 
 
 def test_entries_are_readable(tmp_path: Path):

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from nomul.host.explore import cluster
 from nomul.host.explore import regressions as module
 from nomul.host.explore.cache import Cache
 from nomul.host.explore.regressions import (
@@ -20,6 +21,7 @@ from nomul.host.explore.regressions import (
     run_tests,
     write_report,
 )
+from nomul.host.explore.texts import SUFFIXES
 from nomul.host.explore.work import Outcome, Work
 from nomul.model.errors import NomulError
 
@@ -59,6 +61,82 @@ def test_jobs_are_files_and_sweeps(checkout: Path):
     assert len({work.key for work in works}) == 4
     (checkout / "tests/unit/test_unit.py").write_text(TEST + "\n# another text\n")
     assert {work.key for work in regressions(units, range(3, 5))}.isdisjoint(work.key for work in works)
+
+
+@pytest.mark.parametrize("name", [
+    "tests/unit/harness.cpp", "tests/unit/harness.h", "tests/unit/dut.v", "tests/unit/dut.sv", "tests/shape.json",
+    "tests/unit/weights.safetensors", "pyproject.toml",
+])  # fmt: skip
+def test_what_lies_beside_tests_counts(checkout: Path, monkeypatch: pytest.MonkeyPatch, name: str):
+    """An edited harness or fixture has no old "passed"."""
+    monkeypatch.setattr(module, "_sweeps", lambda folder: [])
+    units = {"unit": [checkout / "tests/unit/test_unit.py"]}
+    (checkout / name).write_text("one")
+    before = [work.key for work in regressions(units, [3])]
+    assert [work.key for work in regressions(units, [3])] == before
+    (checkout / name).write_text("two")
+    assert {work.key for work in regressions(units, [3])}.isdisjoint(before)
+    (checkout / name).write_text("one")
+    (checkout / "tests/unit/__pycache__").mkdir(exist_ok=True)
+    (checkout / "tests/unit/__pycache__/dut.json").write_text("made")
+    (checkout / "tests/unit/waves.vcd").write_text("made")
+    assert [work.key for work in regressions(units, [3])] == before
+
+
+def test_every_kind_of_file_is_known():
+    """What git has, or would take, below the folders that are hashed."""
+    root = Path(__file__).resolve().parents[2]
+    command = ["git", "ls-files", "-co", "--exclude-standard", "model", "hw", "sim", "host", "tests"]
+    listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=60)
+    if listed.returncode:
+        pytest.skip("no checkout of git")
+    names = [Path(name) for name in listed.stdout.splitlines()]
+    assert len(names) > 400
+    assert [name for name in names if name.suffix not in SUFFIXES] == []
+
+
+def test_sources_that_are_no_python_are_facts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    (tmp_path / "sim/board").mkdir(parents=True)
+    (tmp_path / "sim/board/main.cpp").write_text("int main() { return 0; }")
+    monkeypatch.setattr(cluster, "_packages", lambda: {"sim": tmp_path / "sim"})
+    before = cluster.facts()
+    (tmp_path / "sim/board/main.cpp").write_text("int main() { return 1; }")
+    after = cluster.facts()
+    assert {name for name in before if before[name] != after[name]} == {"source"}
+
+
+def test_all_of_a_unit_by_the_command(
+    nomul: Any, checkout: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """``nomul sim --all``: a worker process, tests with their seeds, a report; what passed is kept."""
+    monkeypatch.setattr("nomul.host.cli.hardware._tests", lambda: checkout / "tests")
+    monkeypatch.setattr("nomul.hw.build.tools.build_folder", lambda *parts: _made(tmp_path.joinpath("build", *parts)))
+    tiny = "import os\n\ndef test_seed():\n    assert os.environ['NOMUL_SEED'] in ('3', '4')\n"
+    (checkout / "tests/unit/test_unit.py").write_text(tiny)
+    arguments = ("sim", "--all", "unit", "--seed", "3", "--workers", "1", "--cache", tmp_path / "cache")
+    monkeypatch.setattr(module, "_CALL", "stub_jobs:run_tests_elsewhere")
+    monkeypatch.setenv("STUB_CHECKOUT", str(checkout))
+    shown = nomul(*arguments, "--json")
+    assert shown.status == 0, shown.err
+    (job,) = json.loads(shown.out)["jobs"]
+    assert (job["seed"], job["state"], job["cached"]) == (3, "passed", False)
+    shown = nomul(*arguments, "--seeds", "3")
+    report = tmp_path / "build/explore/regressions.json"
+    assert shown.status == 1
+    assert [(one["seed"], one["state"]) for one in json.loads(report.read_text())] == [
+        (3, "passed"), (4, "passed"), (5, "failed"),
+    ]  # fmt: skip
+    again = "NOMUL_SEED=5 python -m pytest -q -m 'not sweep' tests/unit/test_unit.py::test_seed"
+    assert shown.out.splitlines() == [
+        "failed: unit/test_unit.py, seed 5: 1 failed, of them tests/unit/test_unit.py::test_seed", f"  {again}",
+        f"2 of 3 jobs passed, 1 of them before; seeds 3 to 5; {report}",
+    ]  # fmt: skip
+    assert shown.err == f"nomul: sim: 1 of 3 jobs failed; again: {again}\n"
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def test_a_failure_is_run_again_by_its_command(checkout: Path):

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
-from nomul.host.explore.cost import clock_band, cost_of, dram_cycles
+from nomul.host.explore.cost import Cost, clock_band, cost_of, dram_cycles, runs_at
 from nomul.host.explore.explore import plan
 from nomul.host.explore.pareto import dominates, front
+from nomul.host.explore.point import Point
 from nomul.host.explore.prune import SLACK, pruned
+from nomul.host.explore.rows import watts
 from nomul.host.explore.sweep import Sweep, read_sweep
 from nomul.model.errors import NomulError
 
@@ -73,6 +76,44 @@ def test_bad_files(tmp_path: Path, text: str, message: str):
         sweep(tmp_path, text)
     assert str(error.value).startswith(f"{tmp_path}/sweep.toml: {message}")
     assert "\n" not in str(error.value)
+
+
+_MANY = "9" * 5000
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    (LEAST + "seeds = { from = 1, to = 1" + "0" * 400 + ", step = 1 }", "seeds: to is 1000000000"),
+    (LEAST + "trits = { from = 1, to = 2, times = 1" + "0" * 400 + " }", "trits: times is 1000000000"),
+    (LEAST + f"trits = {_MANY}", "is not TOML (Exceeds the limit"),
+    (LEAST + "trits = 0x" + "f" * 5000, "trits: a value too long to be shown; it must be a whole number"),
+    (LEAST + "seeds = { from = 0x" + "f" * 5000 + ", to = 1, step = 1}", "seeds: from is a value too long to be shown"),
+    (LEAST + "trits = " + "[" * 5000, "is not TOML ("),
+    (f"board = 'lfe5u-85f'\nmodels = '{_MANY}x1x1x1'", "models: '9999999999"),
+    (f"board = '{_MANY}'\nmodels = '370M'", "board: no board is called"),
+    ("board = 'lfe5u-85f'\nmodels = '24x20x9999999x64'", "models: '24x20x9999999x64': layers is 9999999; it must be"),
+    ("board = 'lfe5u-85f'\nmodels = [[[1]], '370M']", "models: [[1]]; name 370M"),
+    (LEAST + f"'{_MANY}' = 1", "'99999999"),
+    (LEAST + "clock_mhz = { from = 1, to = inf, step = 1 }", "clock_mhz: to is inf; it must be a number"),
+    (LEAST + "clock_mhz = { from = 1, to = nan, step = 1 }", "clock_mhz: to is nan; it must be a number"),
+    (LEAST + "clock_mhz = { from = 1, to = 2, step = 1e-300 }", "clock_mhz: more than 1,000,000 values"),
+    (LEAST + "limit_s = 0x" + "f" * 300, "limit_s: "),
+])  # fmt: skip
+def test_monstrous_files_end_in_one_short_line(tmp_path: Path, text: str, message: str):
+    with pytest.raises(NomulError) as error:
+        sweep(tmp_path, text)
+    said = str(error.value).removeprefix(f"{tmp_path}/sweep.toml: ")
+    assert said.startswith(message)
+    assert len(said) < 300
+    assert "\n" not in said
+
+
+def test_steps_do_not_accumulate(tmp_path: Path):
+    read = sweep(tmp_path, LEAST + "clock_mhz = { from = 60, to = 100, step = 0.1 }")
+    assert read.values["clock_mhz"] == tuple(k / 10 for k in range(600, 1001))
+    text = "clock_mhz = { from = 50, to = 98, times = 1.4 }\ntrits = { from = 5, to = 640, times = 2 }"
+    read = sweep(tmp_path, LEAST + text)
+    assert read.values["clock_mhz"] == (50, 70.0, 98.0)
+    assert read.values["trits"] == (5, 10, 20, 40, 80, 160, 320, 640)
 
 
 def test_no_file(tmp_path: Path):
@@ -144,6 +185,64 @@ def test_pruning_keeps_the_fastest_and_names_a_better_one(tmp_path: Path):
     most = max(possible, key=lambda one: clock_band(one)[1] / cost_of(one).cycles)
     assert most in kept
     assert plan(sweep(tmp_path, text), exhaustive=True).pruned == []
+
+
+@pytest.mark.parametrize("boards", ["['lfe5u-85f', 'ulx3s-85f']", "['versa-ecp5', 'ecpix5-85f']"])
+def test_who_is_pruned_is_who_is_beaten_by_any_other(tmp_path: Path, boards: str):
+    """Each compared with each, in place of the front alone; chips without coefficients of watts among them."""
+    possible, _ = sweep(tmp_path, f"""
+        board = {boards}
+        models = ["180x540x3x256", "64x96x1x256"]
+        scope = ["engine", "core", "board"]
+        weights = ["chip", "memory"]
+        engine = ["table", "select"]
+        trits = [20, 40, 80, 160]
+        lanes = [1, 4]
+        tile = [64, 256]
+        clock_mhz = [0, 60]
+    """).points()
+
+    def figures(point: Point) -> tuple[float, float, float | None, Cost]:
+        cost, band = cost_of(point), [runs_at(point, mhz) for mhz in clock_band(point)]
+        middle = runs_at(point, sum(clock_band(point)) / 2)
+        if point.scope == "board":
+            middle = point.aim_mhz
+            band = [middle if band[0] >= middle else 0.0, middle]
+        low, high = (point.lanes * mhz / dram_cycles(point, cost) for mhz in band)
+        return low, high, watts(point, cost, cost.area, middle), cost
+
+    def beats(a: Point, b: Point) -> bool:
+        if (a.board, a.model, a.scope) != (b.board, b.model, b.scope):
+            return False
+        (low, _, mine, x), (_, high, theirs, y) = known[a], known[b]
+        right = x.bram <= y.bram and x.multipliers <= y.multipliers and low > high
+        right = right and x.comb <= y.comb * (1 + SLACK) and x.ff <= y.ff * (1 + SLACK)
+        return right and (mine is None or theirs is None or mine <= theirs * (1 + SLACK))
+
+    kept, gone = pruned(possible)
+    too_large = {point for point, why in gone if why.startswith("needs ")}
+    known = {point: figures(point) for point in possible if point not in too_large}
+    assert {p for p in known if not any(beats(other, p) for other in known)} == {*kept}
+    assert len(kept) + len(gone) == len(possible) > 150
+    assert len(gone) > len(too_large) + 20
+
+
+def test_a_large_sweep_is_planned_in_time(tmp_path: Path):
+    """Nine thousand points that can be: seconds, and the progress adds up."""
+    read = sweep(tmp_path, LEAST + """
+        scope = "engine"
+        engine = ["table", "select"]
+        trits = { from = 20, to = 160, step = 20 }
+        tile = { from = 64, to = 256, step = 16 }
+        lanes = [1, 2]
+        clock_mhz = { from = 60, to = 181, step = 6 }
+    """)
+    counts: list[int] = []
+    begin = time.process_time()
+    made = plan(read, exhaustive=False, seen=counts.append)
+    assert time.process_time() - begin < 15
+    assert sum(counts) == 2 * read.count + len(made.kept) + len(made.pruned)
+    assert read.count > 8000
 
 
 def test_fronts():

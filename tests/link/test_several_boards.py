@@ -8,6 +8,7 @@ import random
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,35 @@ def test_users_get_what_one_golden_model_gives(count: int, groups: int | None):
         for user, token in lanes.run():
             found[user].append(token)
         assert found == wanted
+
+
+@pytest.mark.parametrize(("count", "slots", "groups"), [(4, 64, 8), (8, 256, 16)])
+def test_more_lanes_than_a_board_may_have(count: int, slots: int, groups: int):
+    """Boards of eight lanes, 128 in all at most, each a user's; as many groups as there are slots and lanes for."""
+    rng = random.Random(seed())
+    geometry = Geometry(hidden=18, intermediate=20, layers=8, vocab=61)
+    whole = fold(random_checkpoint(geometry, 3))
+    config = StreamedConfig.for_geometry(
+        geometry, lanes=8, slots=slots, memory_bytes=1 << 16, state="memory", logits="memory"
+    )
+    images = compile_sections(whole, config, count)
+    deployments = [Deployment.of(image, config, design=DESIGN) for image in images]
+    boards = [GoldenBoard(*both, lanes=8, slots=slots) for both in zip(images, deployments, strict=True)]
+    model = Golden(replace(config, memory_bytes=1 << 20).compile(whole))
+    with Boards([lambda board=board: Wire(board) for board in boards], deployments, patience_s=PATIENCE_S) as all_:
+        assert all_.board.identity.lanes == 8 * groups
+        assert all_.board.identity.slots == slots
+        lanes = Lanes(all_.board)
+        wanted = {}
+        for _ in range(8 * groups + 3):
+            prompt = [rng.randrange(geometry.vocab) for _ in range(rng.randint(1, 3))]
+            wanted[lanes.add(prompt, 2)] = continued(model, prompt, 2)
+        found: dict[int, list[int]] = {user: [] for user in wanted}
+        for user, token in lanes.run():
+            found[user].append(token)
+        assert found == wanted
+        prompt = [rng.randrange(geometry.vocab) for _ in range(8 * groups + 5)]  # more than a row of one user's tokens
+        assert list(all_.board.generate(prompt, 2)) == continued(model, prompt, 2)
 
 
 def test_a_conversation_over_boards_is_saved_with_its_states(tmp_path: Path):
@@ -321,8 +351,11 @@ def test_what_does_not_go_together():
     unnamed = [Deployment.of(image, CONFIG) for image in compile_sections(model, CONFIG, 2)]
     with pytest.raises(NomulError, match=r"^boards: number 1 has design 474f4c.* number 2 has design 414e4f"):
         Boards([wires[0], lambda: Wire(other)], unnamed)
-    with opened(2) as (connection, _), pytest.raises(NomulError, match=r"^boards: 65 groups of 2 lanes; at most 128"):
+    why = r"^boards: groups is 65; with 2 lanes a board it must be 1 to 64, 128 lanes in all$"
+    with opened(2) as (connection, _), pytest.raises(NomulError, match=why):
         Pipeline([one.board for one in connection.connections], deployments, groups=65)
+    with pytest.raises(NomulError, match=why):  # before any board is opened
+        Boards([lambda: pytest.fail("opened"), lambda: pytest.fail("opened")], deployments, groups=65)
     small = StreamedConfig.for_geometry(GEOMETRY, logits="chip", memory_bytes=1 << 16)
     with pytest.raises(NomulError, match=r"layers 0 to \d of 5: image: of a section .* keep logits in memory"):
         compile_sections(model, small, 2)
