@@ -15,7 +15,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from nomul.host.configuration import read_configuration
-from nomul.host.explore.cost import area_of_core
+from nomul.host.explore.cost import check_room
 from nomul.hw.boards.configurations import (
     CONFIGURATIONS,
     board_top,
@@ -23,7 +23,7 @@ from nomul.hw.boards.configurations import (
     identity_hash,
 )
 from nomul.hw.boards.registry import BOARDS, Board, find_board
-from nomul.hw.build.bitstream import Built, Chip, Seen, build, check_fit
+from nomul.hw.build.bitstream import Built, Chip, Seen, build
 from nomul.hw.build.toolset import KINDS, toolset
 from nomul.model.core_config import ENGINES, CoreConfig
 from nomul.model.errors import NomulError
@@ -83,10 +83,7 @@ def chip_from_file(board_name: str, path: Path) -> Chip:
 def _check_memories(name: str, board: Board, core: CoreConfig | StreamedConfig | None) -> None:
     """Refuses a core whose block RAMs and multipliers a chip has not, before the minutes that synthesis takes."""
     if core is not None:
-        needed = area_of_core(core)
-        check_fit(
-            name, board.device, {"DP16KD": round(needed["bram"]), "MULT18X18D": round(needed["multipliers"])}
-        )
+        check_room(name, board.device, core)
 
 
 def chip_for(board_name: str, configuration: str, model: str | None = None) -> Chip:

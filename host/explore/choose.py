@@ -16,6 +16,7 @@ from nomul.model.errors import NomulError
 from nomul.model.files import atomic
 
 from .clocks import clock_below
+from .cost import check_room
 from .rows import Row
 
 __all__ = ["Choice", "Skipped", "build_clock", "choose", "configuration", "write_configurations"]
@@ -55,10 +56,11 @@ def build_clock(row: Row) -> float:
     Raises
     ------
     NomulError
-        If the board has no such configuration, or none of its clocks is low enough.
+        If the board has no such configuration or no room for it, or none of its clocks is low enough.
     """
     point = row.point
     assert row.fmax_mhz is not None
+    check_room(point.board, point.chip.device, point.config)
     if isinstance(point.config, CoreConfig):
         find_configuration("onchip", point.chip)
         if point.scope == "board":

@@ -12,7 +12,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from nomul.hw.build.bitstream import CAPACITY
+from nomul.hw.build.bitstream import CAPACITY, check_fit
 from nomul.model.core_config import CoreConfig
 from nomul.model.geometry import Geometry
 from nomul.model.numbers import acc_bits
@@ -109,6 +109,18 @@ def area_of_core(config: CoreConfig | StreamedConfig) -> dict[str, float]:
         "bram": total_block_rams(memories(config)),
         "multipliers": multipliers_of(config),
     }  # fmt: skip
+
+
+def check_room(name: str, device: str, config: CoreConfig | StreamedConfig) -> None:
+    """Refuses a core with more block RAMs or multipliers than a chip has; a memory's controller takes none.
+
+    Raises
+    ------
+    NomulError
+        With how many too many.
+    """
+    needed = area_of_core(config)
+    check_fit(name, device, {"DP16KD": round(needed["bram"]), "MULT18X18D": round(needed["multipliers"])})
 
 
 @cache

@@ -26,6 +26,8 @@ from .runtime import keep_runtime, runtime_flags
 
 __all__ = ["run", "seed", "synthesised"]
 
+_NETLIST_SLOWER = 10  # at most
+
 # Amaranth's Verilog relies on extension, and its case statements are as it means them.
 _WARNINGS = [
     "-Wno-WIDTHEXPAND", "-Wno-WIDTHTRUNC", "-Wno-UNOPTFLAT", "-Wno-CASEINCOMPLETE",
@@ -149,7 +151,7 @@ def run(
     inside : bool
         Whether the testbench looks at more than ports, which makes every wire a variable.
     limit_s : int
-        Wall-clock seconds that the simulation may take.
+        Wall-clock seconds that the simulation may take; that of a netlist, which is slower, ten times as many.
 
     Raises
     ------
@@ -167,7 +169,7 @@ def run(
         work.mkdir()
         results, log = work / "results.xml", work / "run.log"
         runner = _Runner()
-        runner.limit_s = limit_s
+        runner.limit_s = limit_s * (_NETLIST_SLOWER if synthesis else 1)
         with contextlib.suppress(RuntimeError, SystemExit):  # judged by the results, below
             runner.test(hdl_toplevel=name, hdl_toplevel_lang="verilog", test_module=testbench,
                         build_dir=folder, test_dir=work, results_xml=str(results), log_file=log,

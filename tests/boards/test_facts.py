@@ -48,6 +48,7 @@ def test_parts_of_boards():
 def test_memories_are_those_of_the_boards(board):
     if board.memory is not None:
         assert board.memory.name == board.name
+        assert (board.memory.device, board.memory.input_hz) == (board.part, board.input_hz)
 
 
 @pytest.mark.parametrize("board", BRIDGED, ids=lambda board: board.name)

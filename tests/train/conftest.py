@@ -13,5 +13,3 @@ except ImportError:  # the tests that need it are skipped
     pass
 else:
     torch.set_num_threads(1)
-    if not torch.cuda.is_available():  # Triton reads it when a kernel is defined
-        os.environ.setdefault("TRITON_INTERPRET", "1")
