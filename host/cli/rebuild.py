@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import shutil
-from importlib import resources
 from pathlib import Path
 
 import click
@@ -18,13 +17,9 @@ from nomul.model.manifest import Manifest, read_manifest
 
 from .building import chip_of, shown_progress
 from .flashing import out_of_date
+from .released import released
 
-__all__ = ["main", "released", "stale"]
-
-
-def released() -> list[Path]:
-    """Manifests of the released bitstreams."""
-    return sorted(Path(str(resources.files("nomul.bitstreams"))).glob("*.json"))
+__all__ = ["main", "stale"]
 
 
 def stale(manifest: Manifest) -> str | None:

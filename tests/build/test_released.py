@@ -13,13 +13,22 @@ from pathlib import Path
 
 import pytest
 
-from nomul.host.cli.rebuild import released, stale
+from nomul.host.cli.rebuild import stale
+from nomul.host.cli.released import DETAILED, released, table, units_table
 from nomul.hw.boards.registry import BOARDS
 from nomul.model.errors import NomulError
 from nomul.model.manifest import read_manifest
 
 MANIFESTS = released()
 LARGEST = 3 << 20  # bytes: they live in the repository
+
+
+def test_the_tables_in_docs_are_theirs():
+    """``python -m nomul.host.cli.released`` prints them."""
+    text = (Path(__file__).parents[2] / "docs/boards/README.md").read_text()
+    found = {path.stem: read_manifest(path) for path in MANIFESTS}
+    assert table([*found.values()]) in text
+    assert units_table([found[name] for name in DETAILED]) in text
 
 
 def test_there_are_some():
