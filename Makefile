@@ -37,14 +37,14 @@ bench: setup     ## area, Fmax, cycles, tokens per second: build/bench.json
 	$(BIN)/python -m nomul.host.cli.bench_toolkit > build/bench.part
 	@mv build/bench.part build/bench.json && echo build/bench.json
 
-bench-large:     ## published sizes: import, golden, PyTorch; streamed cores, lanes, DRAM controllers: build/bench-*.json
+bench-large:     ## published sizes (SIZES="370M 1.3B 2.7B"; 370M alone by default): import, golden, PyTorch; streamed cores, lanes, DRAM controllers: build/bench-*.json
 	$(MAKE) setup EXTRAS=dev,train
 	@mkdir -p build
 	$(BIN)/python -m nomul.host.cli.bench_large $(SIZES) > build/bench-large.tmp
 	@mv build/bench-large.tmp build/bench-large.json && echo build/bench-large.json
 	$(BIN)/python -m nomul.sim.dram.bench > build/bench-dram.tmp
 	@mv build/bench-dram.tmp build/bench-dram.json && echo build/bench-dram.json
-	$(BIN)/python -m nomul.host.cli.bench_streamed tokens dram prefill lanes area --sizes $(SIZES) > build/bench-streamed.tmp
+	$(BIN)/python -m nomul.host.cli.bench_streamed tokens dram prefill lanes area wide --sizes $(SIZES) > build/bench-streamed.tmp
 	@mv build/bench-streamed.tmp build/bench-streamed.json && echo build/bench-streamed.json
 
 bitstreams: setup  ## the released bitstreams again, bit for bit; UPDATE=--update replaces what differs

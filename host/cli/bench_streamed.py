@@ -3,8 +3,8 @@
 
 ``python -m nomul.host.cli.bench_streamed tokens dram prefill lanes`` writes random checkpoints, simulates, compares
 every value that the core stores with the golden model's, and prints JSON. Cycles are *simulated*; they
-do not depend on the machine. ``area`` routes cores, which takes hours. What fails is told as an
-``error`` in place of its figures.
+do not depend on the machine. ``area`` routes cores, which takes hours; ``wide`` synthesises for other FPGAs.
+What fails is told as an ``error`` in place of its figures.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from nomul.hw.build.design import design_verilog
 from nomul.hw.build.synth import PART, SPEED, synthesise
 from nomul.hw.build.tools import versions
+from nomul.hw.build.wide import synthesise_wide
 from nomul.hw.dram.boards import BUTTERSTICK, ECPIX5, ORANGECRAB, ULX3S, VERSA, DramBoard
 from nomul.hw.streamed import StreamedCore
 from nomul.model.checkpoint import read_checkpoint
@@ -41,6 +43,7 @@ from nomul.sim.golden import Golden
 from nomul.sim.streamed import Lane, StreamedSimulation, TokenResult
 from nomul.sim.streamed.trace import first_difference
 
+from .common import streamed_config
 from .models import convert
 
 _SEED = 1
@@ -48,6 +51,7 @@ _TOKENS = {"370M": 16, "1.3B": 2, "2.7B": 2}  # compared value by value
 _LIMIT_S = 3600.0
 _PROMPT = 64
 _LANES = (1, 2, 4, 8, 16)
+_WIDE_BEATS = (32, 64)
 _PLACE = Path("build/streamed")
 
 #: What fits a ULX3S of the 370M's shape: as many layers as its memory holds.
@@ -290,12 +294,25 @@ def bench_area(sizes: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+def bench_wide(sizes: Sequence[str]) -> dict[str, Any]:
+    """Cores behind an AXI master for the 370M shape, link included, synthesised for FPGAs that nothing here routes."""
+    del sizes
+    found: dict[str, Any] = {}
+    for beat in _WIDE_BEATS:
+        config = streamed_config(PUBLISHED["370M"], port="axi", bytes_per_beat=beat, lanes=1)
+        areas = synthesise_wide(design_verilog(config), top="top")
+        found[f"{TRITS_PER_BYTE * beat} trits/cycle"] = {family: asdict(area) for family, area in areas.items()}
+        _say(f"{beat} bytes a beat: {', '.join(f'{a.family} {a.luts:,} LUTs' for a in areas.values())}")
+    return found
+
+
 BENCHES: dict[str, Callable[[Sequence[str]], dict[str, Any]]] = {
     "tokens": bench_tokens,
     "dram": bench_dram,
     "prefill": bench_prefill,
     "lanes": bench_lanes,
     "area": bench_area,
+    "wide": bench_wide,
 }
 
 

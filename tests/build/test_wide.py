@@ -7,9 +7,12 @@ import json
 
 import pytest
 
+from nomul.host.cli.common import streamed_config
+from nomul.hw.build.design import design_verilog
 from nomul.hw.build.tools import build_folder
 from nomul.hw.build.wide import FAMILIES, main, synthesise_wide
 from nomul.model.errors import NomulError
+from nomul.model.geometry import Geometry
 
 SMALL = """
 module small(input clk, input [8:0] at, to, input [15:0] x, input we, output reg [15:0] o,
@@ -40,6 +43,17 @@ def test_counts_what_is_there(areas, family):
     assert 16 <= area.luts <= 40  # the adder
     assert area.alms == (-(-area.luts // 2) if family == "intel" else None)
     assert sum(area.cells.values()) > 2
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("family", FAMILIES)
+def test_takes_a_whole_core_behind_an_axi_master(family):
+    geometry = Geometry(hidden=64, intermediate=96, layers=2, vocab=64)
+    config = streamed_config(geometry, port="axi", bytes_per_beat=32, lanes=1)
+    area = synthesise_wide(design_verilog(config), top="top", families=[family])[family]
+    assert area.luts > 4000
+    assert area.dsp >= 30
+    assert area.bram > 10
 
 
 def test_command_line(areas, capsys):
