@@ -12,6 +12,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from nomul.hw.boards.board import Board
 from nomul.hw.build.bitstream import CAPACITY, check_fit
 from nomul.model.core_config import CoreConfig
 from nomul.model.geometry import Geometry
@@ -32,8 +33,8 @@ from .sizes import traffic, words_read
 from .streamed_cycles import streamed_cycles
 
 __all__ = [
-    "CYCLES_EXACT", "Cost", "area_of_core", "area_of_engine", "capacity", "clock_band", "cost_of", "dram_cycles",
-    "runs_at",
+    "CYCLES_EXACT", "Cost", "area_of_core", "area_of_engine", "area_on_board", "capacity", "check_room", "clock_band",
+    "cost_of", "dram_cycles", "runs_at",
 ]  # fmt: skip
 
 #: For summaries: where the cycles are those of simulation.
@@ -111,6 +112,18 @@ def area_of_core(config: CoreConfig | StreamedConfig) -> dict[str, float]:
     }  # fmt: skip
 
 
+def area_on_board(config: CoreConfig | StreamedConfig, board: Board) -> dict[str, float]:
+    """The same of all of a board's chip: with the memory's controller, and a link that is a USB device."""
+    area = area_of_core(config)
+    kinds = [type(board.link).__name__]
+    if isinstance(config, StreamedConfig) and board.memory is not None:
+        kinds.append(board.memory.part.kind)
+    for kind in kinds:
+        for name, more in coefficients()["around"].get(kind, {}).items():
+            area[name] += more
+    return area
+
+
 def check_room(name: str, device: str, config: CoreConfig | StreamedConfig) -> None:
     """Refuses a core with more block RAMs or multipliers than a chip has; a memory's controller takes none.
 
@@ -154,12 +167,9 @@ def cost_of(point: Point) -> Cost:
         )
         return Cost(**_counted(area), cycles=cycles)
     config = point.config
-    area = area_of_core(config)
+    area = area_on_board(config, point.chip) if point.scope == "board" else area_of_core(config)
     if isinstance(config, CoreConfig):
         return Cost(**_counted(area), cycles=_onchip(g, config.engine, config.bytes_per_beat, config.tile_outputs))
-    if point.scope == "board":
-        for name, more in coefficients()["controller"].items():
-            area[name] += more
     reads = config.word_bytes * words_read(config, g, texts=config.lanes)
     writes = traffic(config, g, texts=config.lanes)[1]
     return Cost(**_counted(area), cycles=_streamed(g, config), read_bytes=reads, written_bytes=writes)

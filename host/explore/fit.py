@@ -127,7 +127,7 @@ def errors(table: dict[str, Any], *, held_out: bool) -> dict[str, list[float]]:
     return found
 
 
-def _toml(table: dict[str, Any], clock: dict[str, Any], controller: dict[str, Any]) -> str:
+def _toml(table: dict[str, Any], clock: dict[str, Any], around: dict[str, Any]) -> str:
     lines = [
         "# SPDX-License-Identifier: Apache-2.0",
         "# Made by python -m nomul.host.explore.fit --write from areas.json; LUT4 equivalents and flip-flops.",
@@ -135,8 +135,14 @@ def _toml(table: dict[str, Any], clock: dict[str, Any], controller: dict[str, An
     for what, own in table.items():
         for name, terms in own.items():
             lines += ["", f"[{what}.{name}]", *(f"{term} = {value:.4g}" for term, value in terms.items())]
-    lines += ["", "# What a memory's controller and PHY add to a streamed core.", "[controller]"]
-    lines += [f"{name} = {value}" for name, value in controller.items()]
+    lines += [
+        "", "# What a board adds to a core and its link: the memory's controller and PHY with what joins them, by its",
+        "# kind; a link that is a USB device. From released bitstreams: Versa and ECPIX-5 lanes8; ULX3S; OrangeCrab,",
+        "# ButterStick lanes1.",
+    ]  # fmt: skip
+    for what, terms in around.items():
+        lines += [f"[around.{what}]", *(f"{term} = {value}" for term, value in terms.items()), ""]
+    lines.pop()
     lines += [
         "", "# Clocks in MHz that routed designs reach on speed grade 6, the lowest and the highest that are",
         "# expected, and what a grade more is worth.", "[clock]",
@@ -156,7 +162,7 @@ def main(arguments: list[str]) -> int:
                 print(f"  {name}: {len(values)} points, median {median:.2%}, largest {max(values):.2%}")
     if arguments == ["--write"]:
         known = coefficients()
-        text = _toml(table, known["clock"], known["controller"])
+        text = _toml(table, known["clock"], known["around"])
         Path(str(resources.files(__package__).joinpath("coefficients.toml"))).write_text(text)
     return 0
 
