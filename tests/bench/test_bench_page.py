@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench_cases import cpu_bench, write_tiny
 from page_cases import ink, looked_at
 from serve.browser import Browser, chromium
 
@@ -35,16 +34,6 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         pytest.skip("no chromium on PATH (apt-get install chromium)")
     with Browser(tmp_path_factory.mktemp("profile")) as opened:
         yield opened
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture
-def document(model: Path) -> dict[str, Any]:
-    return cpu_bench(model)
 
 
 def metered(document: dict[str, Any], *, before: float, after: float, watts: float) -> dict[str, Any]:

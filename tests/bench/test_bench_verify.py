@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 import pytest
-from bench_cases import cpu_bench, nomul, write_tiny
+from bench_cases import nomul
 
 from nomul.host.bench.consistency import recomputed
 from nomul.host.bench.document import MOST_MHZ, cells, read_document
@@ -22,16 +22,6 @@ from nomul.host.bench.session import MOST_LANES, MOST_LENGTH, MOST_REPEAT
 from nomul.host.bench.verify import Check, _compared, verify
 from nomul.host.cli.benching import bench_command
 from nomul.model.errors import NomulError
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture
-def document(model: Path) -> dict[str, Any]:
-    return cpu_bench(model)
 
 
 @pytest.fixture
