@@ -312,7 +312,7 @@ class Board(Session, Generating):
                     yield fresh[k : k + lanes]
         except GeneratorExit:
             if state == JobState.RUNNING:
-                with contextlib.suppress(LostError):  # then there is nothing to stop
+                with contextlib.suppress(NomulError):  # a board that is gone has nothing to stop
                     self.abort()
             raise
 

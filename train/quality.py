@@ -15,7 +15,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ from .texts import Texts
 from .tokens import Windows, judged_bits, judged_bits_integer
 from .transformer import TransformerLM
 
-__all__ = ["KINDS", "SIZES", "compare", "plot"]
+__all__ = ["KINDS", "SIZES", "compare", "join", "plot"]
 
 #: Width, inner width and layers of the sizes that are compared by default.
 SIZES = {"1.4M": (128, 384, 4), "6M": (256, 768, 6), "14M": (384, 1152, 6), "27M": (512, 1536, 8)}
@@ -204,9 +204,54 @@ def compare(
             say(f"  held-out {found['held_out_bpb']:.4f} bits/byte")
         row["gap"] = row["matmul-free"]["held_out_bpb"] - row["transformer"]["held_out_bpb"]
         made["rows"].append(row)
-        made["trend"] = _trend(made["rows"])
-        (folder / "quality.json").write_text(json.dumps(made, indent=1) + "\n")
+        _write(made, folder)
     return made
+
+
+def join(files: Sequence[Path], folder: Path) -> dict[str, Any]:
+    """Makes one comparison of several, whose sizes were trained on different GPUs; writes its ``quality.json``.
+
+    Parameters
+    ----------
+    files : sequence of Path
+        What :func:`compare` wrote.
+    folder : Path
+
+    Returns
+    -------
+    dict
+        As of :func:`compare`.
+
+    Raises
+    ------
+    NomulError
+        If a file cannot be read, or its runs had other data, steps or GPU than the first's.
+    """
+    parts = []
+    for file in files:
+        try:
+            parts.append(json.loads(file.read_text()))
+        except OSError as error:
+            raise NomulError(f"{file}: {error.strerror}; give the quality.json of a comparison") from None
+        except ValueError as error:
+            raise NomulError(f"{file}: no JSON ({error}); give the quality.json of a comparison") from None
+        for key in ("steps", "tokens", "window", "corpus", "bytes_per_token"):
+            if parts[-1].get(key) != parts[0].get(key):
+                raise NomulError(f"{file}: {key} is {parts[-1].get(key)}, in {files[0]} {parts[0].get(key)}; "
+                                 f"only runs on the same data compare")
+        gpus = [part["machine"].get("gpu") for part in (parts[0], parts[-1])]
+        if gpus[0] != gpus[1]:
+            raise NomulError(f"{file}: trained on {gpus[1]}, {files[0]} on {gpus[0]}; compare runs of one machine")
+    rows = [row for part in parts for row in part["rows"]]
+    made: dict[str, Any] = {**parts[0], "rows": sorted(rows, key=lambda row: row["matmul-free"]["weights"])}
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(made, folder)
+    return made
+
+
+def _write(made: dict[str, Any], folder: Path) -> None:
+    made["trend"] = _trend(made["rows"])
+    (folder / "quality.json").write_text(json.dumps(made, indent=1) + "\n")
 
 
 def _trend(rows: list[dict[str, Any]]) -> dict[str, float] | None:
@@ -264,8 +309,13 @@ def _main(arguments: list[str]) -> int:
     parser.add_argument("--sizes", nargs="*", default=[f"{n}:{d},{m},{y}" for n, (d, m, y) in SIZES.items()],
                         metavar="NAME:HIDDEN,INTERMEDIATE,LAYERS")
     parser.add_argument("--share", type=float, default=0.2, help="of the steps, for a learning rate that is tried")
+    parser.add_argument("--join", type=Path, nargs="+", metavar="FILE",
+                        help="train nothing: make one of the quality.json of several GPUs")
     given = parser.parse_args(arguments)
     try:
+        if given.join:
+            plot(join(given.join, given.out), given.out)
+            return 0
         if given.device == "cuda" and not torch.cuda.is_available():
             raise NomulError("quality: no CUDA GPU here; use --device cpu with small --sizes and --set steps=20")
         device = torch.device(given.device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -96,6 +97,52 @@ def test_the_program_leaves_figures_and_plots(tmp_path: Path):
     assert set(made["trend"]) == {"bits_per_byte_per_decade", "at_one_weight"}
     for name in ("curves.png", "gap.png"):
         assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def _compared(size: str, weights: int, **changes: Any) -> dict[str, Any]:
+    def kind(more: float) -> dict[str, Any]:
+        return {"held_out_bpb": more + 1 / weights, "weights": weights, "curve": [3.0, 2.0, 1.0]}
+
+    row = {"size": size, "matmul-free": kind(1.5), "transformer": kind(1.25), "gap": 0.25 / weights}
+    made = {"machine": {"gpu": "NVIDIA H200"}, "steps": 3, "tokens": 48, "window": 16, "corpus": "a few packages",
+            "bytes_per_token": {"library": 3.5}, "rows": [row], "trend": None}  # fmt: skip
+    return {**made, **changes}
+
+
+def _joined(folder: Path, *parts: dict[str, Any]) -> int:
+    files = [folder / f"{number}.json" for number in range(len(parts))]
+    for file, part in zip(files, parts, strict=True):
+        file.write_text(json.dumps(part))
+    return quality._main(["--out", str(folder / "all"), "--join", *map(str, files)])
+
+
+def test_sizes_of_two_gpus_become_one_comparison(tmp_path: Path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (pip install matplotlib)")
+    assert _joined(tmp_path, _compared("b", 1000), _compared("a", 10)) == 0
+    made = json.loads((tmp_path / "all" / "quality.json").read_text())
+    assert [row["size"] for row in made["rows"]] == ["a", "b"]
+    assert made["trend"]["bits_per_byte_per_decade"] == pytest.approx((0.00025 - 0.025) / 2)
+    assert (tmp_path / "all" / "gap.png").is_file()
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"steps": 4}, "1.json: steps is 4, in "),
+    ({"corpus": "others"}, "1.json: corpus is others"),
+    ({"machine": {"cpu": "no GPU"}}, "1.json: trained on None, "),
+])  # fmt: skip
+def test_runs_that_do_not_compare(
+    tmp_path: Path, changes: dict[str, Any], message: str, capsys: pytest.CaptureFixture[str]
+):
+    assert _joined(tmp_path, _compared("a", 10), _compared("b", 1000, **changes)) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "all" / "quality.json").exists()
+
+
+def test_files_that_are_no_comparisons(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "text.json").write_text("no")
+    for name, message in (("text.json", "text.json: no JSON"), ("none.json", "none.json: No such file")):
+        assert quality._main(["--out", str(tmp_path), "--join", str(tmp_path / name)]) == 1
+        assert message in capsys.readouterr().err
 
 
 def test_bad_calls_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
