@@ -40,7 +40,7 @@ def train_command(
     \b
     Example:
       nomul train -o build/model --set seconds=460
-      nomul train -o build/larger --config models/python-29m/config.toml --corpus build/corpus
+      nomul train -o build/larger --config models/python-33m/config.toml --corpus build/corpus
       nomul train -o build/tiny --device cpu --set steps=20 --set batch=4
     """
 
