@@ -78,8 +78,8 @@ def describe(device: torch.device) -> dict[str, Any]:
     try:
         driver = subprocess.run(
             ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
-            capture_output=True, text=True, timeout=30, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
+            capture_output=True, text=True, timeout=30, check=True).stdout.split()[0]  # one line a GPU, of one driver
+    except (OSError, subprocess.SubprocessError, IndexError):
         driver = "unknown"
     properties = torch.cuda.get_device_properties(device)
     return {

@@ -277,22 +277,42 @@ def plot(made: dict[str, Any], folder: Path) -> list[Path]:
     except ImportError:
         raise NomulError("quality: matplotlib is not installed; pip install matplotlib") from None
     colours = {"matmul-free": "tab:blue", "transformer": "tab:orange"}
-    figure, axes = pyplot.subplots(1, len(made["rows"]), figsize=(4 * len(made["rows"]), 3.2), squeeze=False)
-    for axis, row in zip(axes[0], made["rows"], strict=True):
+    rows = made["rows"]
+    figure, axes = pyplot.subplots(1, len(rows), figsize=(3 * len(rows) + 1, 3.2), sharey=True, squeeze=False)
+    for axis, row in zip(axes[0], rows, strict=True):
         for label, colour in colours.items():
             curve = np.array(row[label]["curve"])
             width = max(1, len(curve) // 50)
             smooth = np.convolve(curve, np.ones(width) / width, mode="valid")
             axis.plot(np.arange(len(smooth)) + width, smooth, color=colour, label=label)
-        axis.set(title=row["size"], xlabel="step", ylabel="bits per token")
-        axis.legend()
+        axis.set(title=f"{row['matmul-free']['weights'] / 1e6:.1f} M weights", xlabel="step")
+        axis.grid(alpha=0.3)
+    axes[0][0].set(ylabel="training, bits per token")
+    axes[0][-1].legend()
     figure.tight_layout()
     figure.savefig(folder / "curves.png", dpi=120)
     pyplot.close(figure)
-    figure, axis = pyplot.subplots(figsize=(5, 3.5))
-    weights = [row["matmul-free"]["weights"] for row in made["rows"]]
-    axis.semilogx(weights, [row["gap"] for row in made["rows"]], "o-")
-    axis.set(xlabel="weights", ylabel="bits per byte above the Transformer")
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.5))
+    weights = [row["matmul-free"]["weights"] / 1e6 for row in rows]
+    for label, colour in colours.items():
+        left.plot(weights, [row[label]["held_out_bpb"] for row in rows], "o-", color=colour, label=label)
+    left.set(ylabel="held-out bits per byte")
+    left.legend()
+    right.plot(weights, [row["gap"] for row in rows], "o", color="black", label="gap")
+    if made["trend"]:
+        fit = [made["trend"]["at_one_weight"] + made["trend"]["bits_per_byte_per_decade"] * math.log10(w * 1e6)
+               for w in weights]  # fmt: skip
+        right.plot(weights, fit, color="grey",
+                   label=f"{made['trend']['bits_per_byte_per_decade']:+.2f} for ten times the weights")
+        right.legend()
+    right.set(ylabel="bits per byte above the Transformer")
+    for axis in (left, right):
+        axis.set_xscale("log")
+        axis.set_xticks(weights, [f"{w:.3g}" for w in weights])
+        axis.minorticks_off()
+        axis.set(xlabel="weights, millions")
+        axis.set_ylim(bottom=0)
+        axis.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(folder / "gap.png", dpi=120)
     pyplot.close(figure)
