@@ -26,6 +26,9 @@ from .common import json_option, print_json
 
 __all__ = ["core_of", "find_bitstream", "find_design", "flash_command", "manifests", "out_of_date"]
 
+#: USB ids of boot loaders, which take bitstreams over DFU and lie at the flash's beginning; by how names begin.
+_BOOT_LOADERS = {"orangecrab": "1209:5af0", "butterstick": "1209:5af1"}
+
 
 def manifests() -> dict[str, list[Path]]:
     """Manifests by the names of their bitstreams: those built here, and behind them the released ones."""
@@ -117,6 +120,16 @@ def out_of_date(manifest: Manifest) -> str | None:
     return f"{manifest.file} is out of date: {why}; build it again: {manifest.command}"
 
 
+def _mind_boot_loader(board: str, file: Path) -> None:
+    """Keeps the flash of a board whose boot loader lies at its beginning, where a bitstream would go."""
+    for name, ids in _BOOT_LOADERS.items():
+        if board.startswith(name):
+            raise NomulError(
+                f"{board}: --persist would write over the boot loader at the beginning of its flash; start the boot "
+                f"loader instead, then: dfu-util --device {ids} --alt 0 --download {file} --reset"
+            )
+
+
 @click.command("flash")
 @click.argument("board")
 @click.option("--config", "configuration", default="onchip", show_default=True, metavar="NAME",
@@ -136,6 +149,8 @@ def flash_command(board: str, configuration: str, persist: bool, cable: str | No
       nomul flash ulx3s-85f --persist
     """
     path, manifest = find_bitstream(board, configuration)
+    if persist:
+        _mind_boot_loader(board, path.with_name(manifest.file))
     data = manifest.bitstream(path)
     if manifest.part.encode() not in data[:256]:
         raise NomulError(

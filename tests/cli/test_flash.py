@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -102,6 +103,19 @@ def test_to_the_chip_and_to_its_flash(nomul: Nomul, bench):
     assert StandInLoader.last.calls == [("ulx3s-85f-link.bit", True)]
     nomul("flash", "ulx3s-85f", "--config", "link", "--cable", "ft232")
     assert (StandInLoader.last.board, StandInLoader.last.cables) == (("--cable", "ft232"), ())
+
+
+@pytest.mark.parametrize(
+    ("board", "ids"),
+    [("orangecrab-r0.2-85f", "1209:5af0"), ("butterstick", "1209:5af1"), ("butterstick-8g", "1209:5af1")],
+)
+def test_a_boot_loader_is_not_written_over(nomul: Nomul, board: str, ids: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(flashing, "Loader", StandInLoader)
+    StandInLoader.last = None
+    line = nomul("flash", board, "--config", "link", "--persist", "--cable", "ft232").failed()
+    assert line.startswith(f"nomul: {board}: --persist would write over the boot loader")
+    assert re.search(rf"dfu-util --device {ids} --alt 0 --download \S*{board}-link\.bit --reset$", line)
+    assert StandInLoader.last is None
 
 
 def test_a_bitstream_for_another_part(nomul: Nomul, bench, monkeypatch: pytest.MonkeyPatch):
