@@ -27,6 +27,7 @@ from .bench_fused import straight_through
 from .machine import compile_first, describe, median_seconds, require_gpu
 from .model import MatMulFreeLM
 from .packed import PackedLM, PackedWeights, random_weights
+from .packed.kernels.barrier import barrier_seconds
 from .packed.layout import FORMATS
 from .packed.stepper import Stepper
 
@@ -170,6 +171,8 @@ def _main(arguments: list[str]) -> int:
         if not given.sizes:
             return 0
         made: dict[str, Any] = {"machine": describe(device), "models": []}
+        programs = torch.cuda.get_device_properties(device).multi_processor_count
+        made["barrier"] = {str(width): barrier_seconds(device, width, programs, warps=8) for width in (2048, 5120)}
         for size in given.sizes:
             for version in (*FORMATS, torch.bfloat16, torch.float32):
                 if time.monotonic() - begin > given.seconds:

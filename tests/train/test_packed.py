@@ -186,3 +186,11 @@ def test_the_kernels_on_large_shapes(format: str, geometry: Geometry):
             stepper.step()
             assert torch.equal(logits[0], stepper.logits)
             assert torch.equal(one.state, stepper.state)
+
+
+@pytest.mark.skipif(DEVICE.type != "cuda", reason="no CUDA GPU here")
+def test_a_barrier_is_waited_for():
+    from nomul.train.packed.kernels.barrier import barrier_seconds
+
+    found = barrier_seconds(DEVICE, 2000, 16, warps=4)  # which fails if a vector comes too late
+    assert 0 < found["alone"] < found["with vector"] < 1e-3
