@@ -140,7 +140,7 @@ class Routed(Toolset):
         super().__init__("yowasp")
         self.__dict__.update(clocks=clocks, log=log, tried=[])
 
-    def run(self, name: str, *arguments: str, folder: Path, log: str, limit_s: int, seen=None) -> None:
+    def run(self, name: str, *arguments: str, folder: Path, log: str, limit_s: float, seen=None, stop=None) -> None:
         if name == "yosys":
             return YOWASP.run(name, *arguments, folder=folder, log=log, limit_s=limit_s, seen=seen)
         (folder / log).write_text(self.log)
