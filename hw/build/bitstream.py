@@ -6,14 +6,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +25,12 @@ from nomul.model.manifest import Manifest
 
 from . import netlist, verilog
 from .capacity import CAPACITY, check_fit
-from .routing import PLACERS, ROUTED_FILES, SEED_S, Router
-from .seeds import Tried, try_seeds
+from .progress import Seen, stage, unseen
+from .routing import PLACERS, SEED_S, Router, copy_files, route_seeds
 from .sources import hash_sources
 from .synth import RECIPES, cell_parts, netlist_folder
 from .timing import Report
-from .tools import Stop, build_folder
+from .tools import build_folder
 from .toolset import YOWASP, Toolset
 from .units import unit_areas
 from .verilog import convert
@@ -43,14 +40,6 @@ __all__ = ["CAPACITY", "Built", "Chip", "board_sources", "build", "check_fit", "
 _TOP = "board"
 _CLOCK_SLACK = 1e-3
 _YOSYS_S, _PACK_S = 1800, 600
-
-#: Progress: a stage and a line of its tool, or ``None`` when it is over. Stages may run at once.
-Seen = Callable[[str, str | None], None]
-
-
-def _unseen(stage: str, line: str | None) -> None:
-    """No progress."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Chip:
@@ -148,7 +137,7 @@ def build(
     tools: Toolset = YOWASP,
     constraints: str | None = None,
     output: Path | None = None,
-    seen: Seen = _unseen,
+    seen: Seen = unseen,
     seed_limit_s: float = SEED_S,
 ) -> Built:
     """Builds a bitstream with the first seed, in their order, that meets timing.
@@ -186,9 +175,9 @@ def build(
     board = chip.board
     used = used_tools(chip, tools.versions)
     sources = board_sources(chip, used)  # before the minutes in which files may change
-    with _stage(seen, "generating Verilog"):
+    with stage(seen, "generating Verilog"):
         source = convert(chip.top, _TOP) + chip.top.verilog
-    with _stage(seen, "synthesising"):
+    with stage(seen, "synthesising"):
         folder = netlist_folder(source, _TOP, name=chip.name, limit_s=_YOSYS_S, tools=tools)
         cells = json.loads((folder / "netlist.json").read_text())["modules"][_TOP]["cells"]
     check_fit(chip.name, board.device, Counter(cell["type"] for cell in cells.values()))
@@ -199,67 +188,24 @@ def build(
         where.mkdir(parents=True, exist_ok=True)
         for old in where.glob("seed-*.log"):
             old.unlink()
-        _copy(folder, where, {"source.v": "board.v", "yosys.log": "yosys.log"})
+        copy_files(folder, where, {"source.v": "board.v", "yosys.log": "yosys.log"})
     router = Router(
         name=chip.name, board=board, folder=folder, pins=pins, placer=placer, tools=tools, related=chip.top.related,
         check=partial(_check_clock, chip), logs=where, limit_s=seed_limit_s,
     )  # fmt: skip
-    chosen = _choose(router, seeds, jobs, seen)
+    chosen = route_seeds(router, seeds, jobs, seen)
     assert chosen.report is not None
     report, seed = chosen.report, chosen.seed
-    with _stage(seen, "packing"):
+    with stage(seen, "packing"):
         bitstream = _pack(board, chosen.folder, tools)
     command = f"{chip.command} --seed {seed} --placer {placer} --tools {tools.kind}"
     manifest = _manifest(chip, report, units, bitstream, sources=sources, seed=seed, used=used, command=command)
     with os_errors(where):
-        _copy(chosen.folder, where, {"ecppack.log": "ecppack.log"})
+        copy_files(chosen.folder, where, {"ecppack.log": "ecppack.log"})
     with atomic(where / manifest.file) as out:
         out.write(bitstream)
     manifest.write(where / f"{chip.name}.json")
     return Built(folder=where, manifest=manifest, report=report)
-
-
-@contextmanager
-def _stage(seen: Seen, name: str) -> Iterator[None]:
-    seen(name, "")
-    try:
-        yield
-    finally:
-        seen(name, None)
-
-
-def _choose(router: Router, seeds: Sequence[int], jobs: int, seen: Seen) -> Tried:
-    """The first seed that meets timing; its logs, and those of the ones before, go to where people look."""
-
-    def one(seed: int, stop: Stop) -> Tried:
-        count = f" ({seeds.index(seed) + 1} of {len(seeds)})" if len(seeds) > 1 else ""
-        stage = f"placing and routing, seed {seed}{count}"
-        with _stage(seen, stage):
-            try:
-                found = router.route(seed, partial(seen, stage), stop)
-            except NomulError:
-                if not stop.is_set():
-                    _copy(router.folder_of(seed), router.logs, {name: name for name in ROUTED_FILES})
-                raise
-            seen(stage, _outcome(found))
-            return found
-
-    tried = try_seeds(seeds, max(1, min(jobs, len(seeds))), one)
-    best = max(tried, key=lambda one: -inf if one.report is None else one.report.worst.slack_ns)
-    with os_errors(router.logs):
-        for missed in tried:
-            _copy(missed.folder, router.logs, {"nextpnr.log": f"seed-{missed.seed}.log"} if missed is not best else
-                  {name: name for name in ROUTED_FILES})
-    if not best.met:
-        raise NomulError(f"{_unmet(router.name, best, tried)}; logs are in {router.logs}")
-    return best
-
-
-def _copy(source: Path, to: Path, names: Mapping[str, str]) -> None:
-    """Those files that are there, under other names."""
-    for name, new in names.items():
-        if (source / name).is_file():
-            shutil.copyfile(source / name, to / new)
 
 
 def _with_clock(constraints: str, input_hz: int) -> str:
@@ -277,27 +223,6 @@ def _check_clock(chip: Chip, report: Report) -> None:
             f"{', '.join(f'{mhz:g}' for mhz in wanted)} MHz; they want "
             f'FREQUENCY PORT "clk" {chip.board.input_hz / 1e6:g} MHZ;'
         )
-
-
-def _outcome(tried: Tried) -> str:
-    if tried.report is None:
-        return f"missed: {tried.why}"
-    clock = tried.report.worst
-    word = "met" if tried.met else "missed"
-    return f"{word}: {clock.routed_mhz:.1f} MHz of {clock.wanted_mhz:.1f} MHz wanted"
-
-
-def _unmet(name: str, best: Tried, tried: Sequence[Tried]) -> str:
-    lost = "".join(f"; seed {one.seed}: {one.why}" for one in tried if one.report is None)
-    if best.report is None:
-        return f"{name}: none of {len(tried)} seed(s) came to an end{lost}; try other seeds"
-    clock = best.report.worst
-    where = f"; the longest path goes {clock.path}" if clock.path else ""
-    return (
-        f"{name}: timing is not met: {clock.routed_mhz:.1f} MHz of {clock.wanted_mhz:.1f} MHz wanted, "
-        f"{-clock.slack_ns:.2f} ns too slow, with the best of {len(tried)} seed(s), {best.seed}{where}{lost}; "
-        f"try other seeds"
-    )
 
 
 def _pack(board: Board, routed: Path, tools: Toolset) -> bytes:

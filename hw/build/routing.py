@@ -1,31 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One placement seed: nextpnr, and what becomes of it."""
+"""Placement and routing: nextpnr with one seed, and with several."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from math import inf
 from pathlib import Path
 
 from nomul.hw.boards.board import Board
 from nomul.model.errors import NomulError
+from nomul.model.files import os_errors
 
 from .capacity import check_fit
-from .seeds import Tried
+from .progress import Seen, stage
+from .seeds import Tried, try_seeds
 from .timing import Report, read_report
 from .tools import Stop, TookTooLong
 from .toolset import Toolset
 
-__all__ = ["PLACERS", "ROUTED_FILES", "SEED_S", "Router"]
+__all__ = ["PLACERS", "SEED_S", "Router", "copy_files", "route_seeds"]
 
 #: Placers that nextpnr has for ECP5. HeAP solves for wire length, spreads and legalises by turns; static moves cells
 #: down the gradient of wire length and density, and leaves less wire to route.
 PLACERS = ("heap", "static")
 #: What a seed leaves for people.
-ROUTED_FILES = ("pins.lpf", "report.json", "nextpnr.log")
+_ROUTED = {name: name for name in ("pins.lpf", "report.json", "nextpnr.log")}
 #: Seconds that a seed may take.
 SEED_S = 2 * 3600
 #: nextpnr's router takes up routes again that are in the way of others, and may go on like that for ever. What ends has
@@ -133,3 +137,75 @@ class Router:
         report = read_report(routed / "report.json", self.related)
         self.check(report)
         return Tried(seed=seed, folder=routed, report=report)
+
+
+def route_seeds(router: Router, seeds: Sequence[int], jobs: int, seen: Seen) -> Tried:
+    """The first seed, in their order, that meets timing, whichever is ready first.
+
+    Its logs, and those of the ones before it, go to where people look.
+
+    Parameters
+    ----------
+    router : Router
+    seeds : sequence of int
+    jobs : int
+        How many at once.
+    seen : callable
+        Progress.
+
+    Raises
+    ------
+    NomulError
+        As :meth:`Router.route`; or if none meets timing, with the path that limits the best.
+    """
+
+    def one(seed: int, stop: Stop) -> Tried:
+        count = f" ({seeds.index(seed) + 1} of {len(seeds)})" if len(seeds) > 1 else ""
+        name = f"placing and routing, seed {seed}{count}"
+        with stage(seen, name):
+            try:
+                found = router.route(seed, partial(seen, name), stop)
+            except NomulError:
+                if not stop.is_set():
+                    copy_files(router.folder_of(seed), router.logs, _ROUTED)
+                raise
+            seen(name, _outcome(found))
+            return found
+
+    tried = try_seeds(seeds, max(1, min(jobs, len(seeds))), one)
+    best = max(tried, key=lambda one: -inf if one.report is None else one.report.worst.slack_ns)
+    with os_errors(router.logs):
+        for missed in tried:
+            copy_files(missed.folder, router.logs, {"nextpnr.log": f"seed-{missed.seed}.log"} if missed is not best else
+                  _ROUTED)
+    if not best.met:
+        raise NomulError(f"{_unmet(router.name, best, tried)}; logs are in {router.logs}")
+    return best
+
+
+def copy_files(source: Path, to: Path, names: Mapping[str, str]) -> None:
+    """Those files that are there, under other names."""
+    for name, new in names.items():
+        if (source / name).is_file():
+            shutil.copyfile(source / name, to / new)
+
+
+def _outcome(tried: Tried) -> str:
+    if tried.report is None:
+        return f"missed: {tried.why}"
+    clock = tried.report.worst
+    word = "met" if tried.met else "missed"
+    return f"{word}: {clock.routed_mhz:.1f} MHz of {clock.wanted_mhz:.1f} MHz wanted"
+
+
+def _unmet(name: str, best: Tried, tried: Sequence[Tried]) -> str:
+    lost = "".join(f"; seed {one.seed}: {one.why}" for one in tried if one.report is None)
+    if best.report is None:
+        return f"{name}: none of {len(tried)} seed(s) came to an end{lost}; try other seeds"
+    clock = best.report.worst
+    where = f"; the longest path goes {clock.path}" if clock.path else ""
+    return (
+        f"{name}: timing is not met: {clock.routed_mhz:.1f} MHz of {clock.wanted_mhz:.1f} MHz wanted, "
+        f"{-clock.slack_ns:.2f} ns too slow, with the best of {len(tried)} seed(s), {best.seed}{where}{lost}; "
+        f"try other seeds"
+    )

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from .timing import Report
-from .tools import Ended, Stop
+from .tools import Stop
 
 __all__ = ["Tried", "try_seeds"]
 
@@ -70,13 +70,10 @@ def try_seeds(seeds: Sequence[int], jobs: int, route: Callable[[int, Stop], Trie
     futures: list[Future[Tried]] = []
 
     def end(first: int) -> None:
-        for number in range(first, len(seeds)):
-            stops[number].set()
-
-    def one(seed: int, stop: Stop) -> Tried:
-        if stop.is_set():
-            raise Ended(f"seed {seed} was not needed")
-        return route(seed, stop)
+        for future in futures[first:]:
+            future.cancel()
+        for stop in stops[first:]:
+            stop.set()
 
     def ready(number: int, future: Future[Tried]) -> None:
         if not future.cancelled() and future.exception() is None and future.result().met:
@@ -86,7 +83,7 @@ def try_seeds(seeds: Sequence[int], jobs: int, route: Callable[[int, Stop], Trie
     with ThreadPoolExecutor(max_workers=jobs) as pool:
         try:
             for number, (seed, stop) in enumerate(zip(seeds, stops, strict=True)):
-                futures.append(pool.submit(one, seed, stop))
+                futures.append(pool.submit(route, seed, stop))
                 futures[-1].add_done_callback(partial(ready, number))
             for future in futures:
                 tried.append(future.result())
@@ -94,5 +91,4 @@ def try_seeds(seeds: Sequence[int], jobs: int, route: Callable[[int, Stop], Trie
                     break
         finally:
             end(0)
-            pool.shutdown(cancel_futures=True)
     return tried

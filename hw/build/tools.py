@@ -172,6 +172,8 @@ def run_tool(
         If it fails, with its first error, or is missing.
     """
     path, stop = folder / log, stop or Stop()
+    if stop.is_set():
+        raise Ended(f"{name} was not started")
     late = threading.Event()
     with open(path, "wb") as output:
         process = subprocess.Popen(
