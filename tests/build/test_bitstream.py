@@ -103,7 +103,7 @@ def test_two_folders_give_the_same_bytes_and_a_manifest_that_says_how(elsewhere)
     assert manifest.part == "LFE5U-25F-6CABGA381"
     assert manifest.sha256 == hashlib.sha256(data).hexdigest()
     assert manifest.clock_hz == 90_000_000
-    assert manifest.command == "nomul build lfe5u-25f --config blinky --seed 3 --tools yowasp"
+    assert manifest.command == "nomul build lfe5u-25f --config blinky --seed 3 --placer heap --tools yowasp"
     assert manifest.timing["worst_slack_ns"] > 0
     assert manifest.timing["fmax_mhz"] > 90
     (clock,) = manifest.timing["clocks"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Placement seeds at once: which one is taken, and that nothing runs on; nextpnr is a script that does as it is told."""
+"""Placement seeds at once: which one is taken, and that nothing runs on. nextpnr is a script that does as told."""
 
 from __future__ import annotations
 
@@ -118,18 +118,17 @@ def test_the_first_that_meets_timing_is_taken_whichever_is_ready_first(plans: Pl
 
 
 def test_as_many_at_once_as_asked_for(plans: Plans):
-    """Each waits for another that runs at its side; a third would have begun."""
-    both = "; ".join(["after pid-1", "after pid-2", "sleep 0.2", "[ ! -e $plans/pid-3 ] || exit 1"])
-    assert plans.route({1: f"{both}; routed 80", 2: f"{both}; routed 81", 3: "routed 91"}, 2).seed == 3
+    """Two: the third begins when one of them is over, and not before."""
+    alone = "after pid-2; sleep 0.2; [ ! -e $plans/pid-3 ] || exit 1; routed 80"
+    assert plans.route({1: alone, 2: "after done-1; after pid-3; routed 81", 3: "routed 91"}, 2).seed == 3
 
 
 def test_those_after_one_that_is_ready_are_ended_at_once(plans: Plans):
     """While the one before it still runs; what they started too."""
-    gone = "; ".join(
-        f"while kill -0 $(cat $plans/{kind}-3) 2>/dev/null && ! grep -q 'State:.Z' /proc/$(cat $plans/{kind}-3)/status; "
-        f"do sleep 0.02; done" for kind in ("pid", "child")
-    )  # fmt: skip
-    found = plans.route({1: f"after done-2; {gone}; routed 80", 2: "after hangs-3; routed 90.5", 3: "hang", 4: "hang"}, 3)
+    lives = "grep -q 'State:.[^ZX]' /proc/$(cat $plans/%s-3)/status 2>/dev/null"
+    gone = "; ".join(f"while {lives % kind}; do sleep 0.02; done" for kind in ("pid", "child"))
+    work = {1: f"after done-2; {gone}; routed 80", 2: "after hangs-3; routed 90.5", 3: "hang", 4: "hang"}
+    found = plans.route(work, 3)
     assert found.seed == 2
     assert 4 not in plans.started()
 
@@ -157,14 +156,15 @@ def test_none_that_meets_timing(plans: Plans, jobs: int):
 
 def test_none_that_comes_to_an_end(plans: Plans):
     plans.limit_s = 0.3
-    with pytest.raises(NomulError, match=r"^chip: none of 2 seed\(s\) came to an end; seed 1: .*; seed 2: .*; try other"):
+    with pytest.raises(NomulError, match=r"^chip: none of 2 seed\(s\) came to an end; seed 1: .*; seed 2: .*; try "):
         plans.route({1: "hang", 2: "hang"}, 2)
     assert [*sorted(plans.logs())] == ["nextpnr.log", "seed-2.log"]
 
 
 def test_a_router_that_goes_round_in_circles(plans: Plans):
-    """It is known by its own count, not by time; one that ends may take up a route several times."""
-    table = 'echo "Info: Routing 1000 arcs."; echo "Info:       %d |     1586      15413 |   91   909 |       437| 1.85 30.41|"'
+    """It is known by its own count, not by time. One that ends may take up a route several times."""
+    row = "Info:       %d |     1586      15413 |   91   909 |       437|       1.85      30.41|"
+    table = f'echo "Info: Routing 1000 arcs."; echo "{row}"'
     found = plans.route({1: f"{table % 7000}; hang", 2: f"{table % 6000}; routed 91"}, 1)
     assert found.seed == 2
     (why,) = [line for _, line in plans.seen if line and line.startswith("missed")]
