@@ -57,8 +57,8 @@ class Plans:
 
     def running(self) -> list[int]:
         """Of the processes, those that live: zombies, which their new parent has not fetched yet, do not."""
-        pids = [int(path.read_text()) for kind in ("pid", "child") for path in self.folder.glob(f"{kind}-*")]
-        return [pid for pid in pids if _lives(pid)]
+        pids = [path.read_text() for kind in ("pid", "child") for path in self.folder.glob(f"{kind}-*")]
+        return [int(pid) for pid in pids if pid and _lives(int(pid))]  # empty: it was ended while it wrote
 
     def logs(self) -> dict[str, str]:
         return {path.name: path.read_text() for path in (self.folder / "logs").glob("*.log")}
