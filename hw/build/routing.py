@@ -25,9 +25,11 @@ from .toolset import Toolset
 
 __all__ = ["PLACERS", "SEED_S", "Router", "copy_files", "route_seeds"]
 
-#: Placers that nextpnr has for ECP5. HeAP solves for wire length, spreads and legalises by turns; static moves cells
-#: down the gradient of wire length and density, and leaves less wire to route.
-PLACERS = ("heap", "static")
+#: nextpnr's placers for ECP5, with what goes with them. HeAP solves for wire length, spreads and legalises by turns.
+#: Static moves cells down the gradient of wire length and density, and leaves less wire to route; with it, routes that
+#: are too slow are taken up again.
+_PLACERS = {"heap": (), "static": ("--placer", "static", "--tmg-ripup")}
+PLACERS = tuple(_PLACERS)
 #: What a seed leaves for people.
 _ROUTED = {name: name for name in ("pins.lpf", "report.json", "nextpnr.log")}
 #: Seconds that a seed may take.
@@ -97,9 +99,8 @@ class Router:
     limit_s: float
 
     def _arguments(self, seed: int) -> list[str]:
-        arguments = [*self.board.nextpnr, "--lpf", "pins.lpf", "--lpf-allow-unconstrained", "--seed", str(seed),
-                     "--timing-allow-fail", "--report", "report.json", "--textcfg", "part.config"]  # fmt: skip
-        return arguments if self.placer == PLACERS[0] else [*arguments, "--placer", self.placer]
+        return [*self.board.nextpnr, "--lpf", "pins.lpf", "--lpf-allow-unconstrained", "--seed", str(seed),
+                "--timing-allow-fail", "--report", "report.json", "--textcfg", "part.config", *_PLACERS[self.placer]]
 
     def folder_of(self, seed: int) -> Path:
         """Where a seed's files are."""
