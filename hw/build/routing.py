@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import inf
 from pathlib import Path
+from time import monotonic
 
 from nomul.hw.boards.board import Board
 from nomul.model.errors import NomulError
@@ -20,7 +21,7 @@ from .capacity import check_fit
 from .progress import Seen, stage
 from .seeds import Tried, try_seeds
 from .timing import Report, read_report
-from .tools import Stop, TookTooLong
+from .tools import Ended, Stop, TookTooLong
 from .toolset import Toolset
 
 __all__ = ["PLACERS", "SEED_S", "Router", "copy_files", "route_seeds"]
@@ -117,19 +118,22 @@ class Router:
             If nextpnr fails, or the design does not fit (and by how much).
         """
         routed = self.folder_of(seed)
+        took_s = None
         try:
             if not (routed / "routed.config").is_file():
                 routed.mkdir(exist_ok=True)
                 (routed / "pins.lpf").write_text(self.pins)
                 shutil.copyfile(self.folder / "netlist.json", routed / "netlist.json")
+                begun = monotonic()
                 self.tools.run("nextpnr-ecp5", "--json", "netlist.json", *self._arguments(seed), folder=routed,
                                log="nextpnr.log", limit_s=self.limit_s, seen=_Watch(seen), stop=stop)  # fmt: skip
+                took_s = monotonic() - begun
                 (routed / "part.config").replace(routed / "routed.config")  # whole or not at all
         except TookTooLong as error:
             return Tried(seed=seed, folder=routed, report=None, why=str(error))
+        except Ended:
+            raise
         except NomulError as error:
-            if stop.is_set():
-                raise
             log = (routed / "nextpnr.log").read_text()
             check_fit(self.name, self.board.device, {kind: int(count) for kind, count in _UTILISATION.findall(log)})
             raise NomulError(f"{error}; logs are in {self.logs}") from None
@@ -137,7 +141,7 @@ class Router:
             (routed / "netlist.json").unlink(missing_ok=True)
         report = read_report(routed / "report.json", self.related)
         self.check(report)
-        return Tried(seed=seed, folder=routed, report=report)
+        return Tried(seed=seed, folder=routed, report=report, took_s=took_s)
 
 
 def route_seeds(router: Router, seeds: Sequence[int], jobs: int, seen: Seen) -> Tried:
@@ -166,9 +170,10 @@ def route_seeds(router: Router, seeds: Sequence[int], jobs: int, seen: Seen) -> 
         with stage(seen, name):
             try:
                 found = router.route(seed, partial(seen, name), stop)
+            except Ended:
+                raise
             except NomulError:
-                if not stop.is_set():
-                    copy_files(router.folder_of(seed), router.logs, _ROUTED)
+                copy_files(router.folder_of(seed), router.logs, _ROUTED)
                 raise
             seen(name, _outcome(found))
             return found

@@ -8,11 +8,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Timer
+from time import monotonic
 
 from .timing import Report
 from .tools import Stop
 
-__all__ = ["Tried", "try_seeds"]
+__all__ = ["PATIENCE", "Tried", "try_seeds"]
+
+#: Times as long as a seed that met timing; what comes to an end differs by less than two.
+PATIENCE = 3
+_LEAST_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +34,15 @@ class Tried:
         ``None``: it did not come to an end.
     why : str
         Why it did not.
+    took_s : float or None
+        Seconds; ``None``: it was routed before.
     """
 
     seed: int
     folder: Path
     report: Report | None
     why: str = ""
+    took_s: float | None = None
 
     @property
     def met(self) -> bool:
@@ -45,7 +54,9 @@ def try_seeds(seeds: Sequence[int], jobs: int, route: Callable[[int, Stop], Trie
     """Routes seeds until it is known which is the first of them that meets timing.
 
     Which that is does not depend on ``jobs``, nor on how busy the machine is: one that is ready early waits for those
-    before it, those after it are ended. When this returns or raises, nothing runs any more.
+    before it, those after it are ended. Only a router that hangs is not waited for: what takes more than
+    :data:`PATIENCE` times as long as a later one that met timing counts as missed. When this returns or raises,
+    nothing runs any more.
 
     Parameters
     ----------
@@ -67,6 +78,8 @@ def try_seeds(seeds: Sequence[int], jobs: int, route: Callable[[int, Stop], Trie
         Of the first that raises, where none before it meets timing.
     """
     stops = [Stop() for _ in seeds]
+    begun: dict[int, float] = {}
+    timers: list[Timer] = []
     futures: list[Future[Tried]] = []
 
     def end(first: int) -> None:
@@ -75,15 +88,28 @@ def try_seeds(seeds: Sequence[int], jobs: int, route: Callable[[int, Stop], Trie
         for stop in stops[first:]:
             stop.set()
 
+    def one(number: int) -> Tried:
+        begun[number] = monotonic()
+        return route(seeds[number], stops[number])
+
     def ready(number: int, future: Future[Tried]) -> None:
-        if not future.cancelled() and future.exception() is None and future.result().met:
-            end(number + 1)
+        if future.cancelled() or future.exception() is not None or not future.result().met:
+            return
+        end(number + 1)
+        took_s = future.result().took_s
+        if took_s is None:
+            return
+        limit_s = max(PATIENCE * took_s, _LEAST_S)
+        for before in range(number):
+            why = f"took longer than {limit_s:.0f} s, {PATIENCE} times what seed {seeds[number]} took"
+            timers.append(Timer(begun[before] + limit_s - monotonic(), stops[before].set, [why]))
+            timers[-1].start()
 
     tried: list[Tried] = []
     with ThreadPoolExecutor(max_workers=jobs) as pool:
         try:
-            for number, (seed, stop) in enumerate(zip(seeds, stops, strict=True)):
-                futures.append(pool.submit(route, seed, stop))
+            for number in range(len(seeds)):
+                futures.append(pool.submit(one, number))
                 futures[-1].add_done_callback(partial(ready, number))
             for future in futures:
                 tried.append(future.result())
@@ -91,4 +117,6 @@ def try_seeds(seeds: Sequence[int], jobs: int, route: Callable[[int, Stop], Trie
                     break
         finally:
             end(0)
+            for timer in timers:
+                timer.cancel()
     return tried

@@ -103,11 +103,12 @@ class Stop:
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
         self._set = False
+        self.late = ""
 
-    def set(self) -> None:
-        """Ends them."""
+    def set(self, late: str = "") -> None:
+        """Ends them; with a reason, as what took too long."""
         with self._lock:
-            self._set = True
+            self._set, self.late = True, late
             for process in self._running:
                 _kill(process)
 
@@ -165,7 +166,7 @@ def run_tool(
     Raises
     ------
     TookTooLong
-        If it takes longer than ``limit_s`` seconds.
+        If it takes longer than ``limit_s`` seconds, or ``stop`` ended it for that.
     Ended
         If ``stop`` ended it.
     NomulError
@@ -202,7 +203,7 @@ def run_tool(
             if process.stdout is not None:
                 process.stdout.close()
     if stop.is_set():
-        raise Ended(f"{name} was ended")
+        raise TookTooLong(f"{name} {stop.late}; its output is in {path}") if stop.late else Ended(f"{name} was ended")
     if late.is_set():
         raise TookTooLong(f"{name} took longer than {limit_s:g} s; its output is in {path}")
     if status:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from nomul.hw.boards.bare import BARE
-from nomul.hw.build import tools
+from nomul.hw.build import seeds, tools
 from nomul.hw.build.routing import Router, route_seeds
 from nomul.hw.build.seeds import Tried
 from nomul.hw.build.toolset import Toolset
@@ -139,6 +139,18 @@ def test_a_seed_that_hangs_counts_as_missed(plans: Plans):
     assert plans.logs() == {"nextpnr.log": "Info: seed 2\n", "seed-1.log": "Info: seed 1\n"}
     (why,) = [line for _, line in plans.seen if line and line.startswith("missed")]
     assert why.startswith("missed: nextpnr-ecp5 took longer than 0.5 s; its output is in ")
+
+
+def test_a_seed_that_hangs_is_not_waited_for_long(plans: Plans, monkeypatch: pytest.MonkeyPatch):
+    """Another met timing: three times what that took is enough."""
+    monkeypatch.setattr(seeds, "_LEAST_S", 0.1)
+    begun = time.monotonic()
+    found = plans.route({1: "hang", 2: "after hangs-1; sleep 0.3; routed 91", 3: "hang"}, 2)
+    assert found.seed == 2
+    assert time.monotonic() - begun > seeds.PATIENCE * 0.3
+    (why,) = [line for _, line in plans.seen if line and line.startswith("missed")]
+    assert why.startswith("missed: nextpnr-ecp5 took longer than 1 s, 3 times what seed 2 took; its output is in ")
+    assert [*sorted(plans.logs())] == ["nextpnr.log", "seed-1.log"]
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
