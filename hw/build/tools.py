@@ -131,10 +131,13 @@ class Stop:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Ends a process and what it started."""
+    """Ends a process and, where it leads a group of its own, what it started."""
     if process.poll() is None:
         with suppress(ProcessLookupError):  # it ended in between
-            os.killpg(process.pid, signal.SIGKILL)  # it leads a group of its own
+            if os.getpgid(process.pid) == process.pid:
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                process.kill()
 
 
 def run_tool(
@@ -148,7 +151,8 @@ def run_tool(
 ) -> None:
     """Runs a tool in ``folder``, its output to the file ``log`` there.
 
-    It ends with this call, however that ends, and so does what it started.
+    It ends with this call, however that ends. With a ``stop`` it leads a group of its own, which ends whole and which
+    Ctrl-C at the terminal does not reach: the caller sets the ``stop`` then.
 
     Parameters
     ----------
@@ -172,14 +176,15 @@ def run_tool(
     NomulError
         If it fails, with its first error, or is missing.
     """
-    path, stop = folder / log, stop or Stop()
+    path, group = folder / log, None if stop is None else 0
+    stop = stop or Stop()
     if stop.is_set():
         raise Ended(f"{name} was not started")
     late = threading.Event()
     with open(path, "wb") as output:
         process = subprocess.Popen(
             [str(tool(name)), *arguments], cwd=folder, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=0,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=group,
         )  # fmt: skip
 
         def too_late() -> None:
