@@ -106,17 +106,19 @@ def try_seeds(seeds: Sequence[int], jobs: int, route: Callable[[int, Stop], Trie
             timers[-1].start()
 
     tried: list[Tried] = []
-    with ThreadPoolExecutor(max_workers=jobs) as pool:
-        try:
-            for number in range(len(seeds)):
-                futures.append(pool.submit(one, number))
-                futures[-1].add_done_callback(partial(ready, number))
-            for future in futures:
-                tried.append(future.result())
-                if tried[-1].met:
-                    break
-        finally:
-            end(0)
-            for timer in timers:
-                timer.cancel()
+    try:
+        with ThreadPoolExecutor(max_workers=jobs) as pool:
+            try:
+                for number in range(len(seeds)):
+                    futures.append(pool.submit(one, number))
+                    futures[-1].add_done_callback(partial(ready, number))
+                for future in futures:
+                    tried.append(future.result())
+                    if tried[-1].met:
+                        break
+            finally:
+                end(0)
+    finally:
+        for timer in timers:  # all are there: the threads that set them are over
+            timer.cancel()
     return tried

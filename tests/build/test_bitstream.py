@@ -114,9 +114,15 @@ def test_two_folders_give_the_same_bytes_and_a_manifest_that_says_how(elsewhere)
     assert manifest.sources == board_sources(blinky(), manifest.tools)
     assert manifest.sources != board_sources(blinky(), {**manifest.tools, "yosys": "another"})
 
+    # The other placer: another placement, which its command says.
+    placed = build(blinky(), seeds=[3], placer="static").manifest
+    assert placed.sha256 != manifest.sha256
+    assert placed.command == "nomul build lfe5u-25f --config blinky --seed 3 --placer static --tools yowasp"
+    assert placed.timing["worst_slack_ns"] > 0
+
     # Too fast a clock: what is in the way, in words, after every seed.
     with pytest.raises(NomulError) as refused:
-        build(blinky(400_000_000), seeds=[1, 2])
+        build(blinky(400_000_000), seeds=[1, 2], jobs=2)
     text = str(refused.value)
     assert text.startswith("lfe5u-25f-blinky: timing is not met: ")
     assert " MHz of 400.0 MHz wanted, " in text
