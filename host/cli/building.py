@@ -26,10 +26,10 @@ from nomul.hw.boards.configurations import (
     identity_hash,
 )
 from nomul.hw.boards.registry import BOARDS, Board, find_board
-from nomul.hw.build.bitstream import Built, Chip, build
+from nomul.hw.build.bitstream import Built, Chip, board_sources, build, used_tools
 from nomul.hw.build.progress import Seen
 from nomul.hw.build.routing import PLACERS
-from nomul.hw.build.toolset import KINDS, toolset
+from nomul.hw.build.toolset import KINDS, Toolset, toolset
 from nomul.model.core_config import ENGINES, CoreConfig
 from nomul.model.errors import NomulError
 from nomul.model.geometry import PUBLISHED
@@ -247,7 +247,8 @@ def _show(built: Built) -> None:
               help="Placement seeds; the first that meets timing is taken.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), help="Only this placement seed.")
 @click.option("-j", "--jobs", type=click.IntRange(min=1),
-              help="Seeds placed and routed at once; default one for each core. The result is the same.")  # fmt: skip
+              help="Seeds placed and routed at once; default one for each core, and one where the sources are "
+                   "those of the released bitstream. The result is the same.")  # fmt: skip
 @click.option("--placer", type=click.Choice(PLACERS),
               help="nextpnr's placer; default static for lanes8, else heap.")  # fmt: skip
 @click.option("--tools", type=click.Choice(KINDS), default=KINDS[0], show_default=True,
@@ -292,11 +293,15 @@ def build_command(
     chip = chip_for(board, configuration, model)
     if lpf is not None and chip.board.clock.sites:
         raise click.UsageError(f"--lpf {lpf}: the pins of {board} are known; it is for a bare chip")
+    chosen, placer = toolset(tools), placer or placer_for(configuration)
+    before = None if is_file(configuration) else _released(chip)
+    order = [seed] if seed is not None else _seeds(configuration, seeds, before)
+    if jobs is None:
+        jobs = 1 if before is not None and _again(before, chip, chosen, placer) else os.cpu_count() or 1
     with _ended_by_signals(), shown_progress(chip.name, quiet=as_json) as seen:
         built = build(
-            chip, seeds=[seed] if seed is not None else _seeds(chip, configuration, seeds),
-            jobs=jobs or os.cpu_count() or 1, placer=placer or placer_for(configuration), tools=toolset(tools),
-            constraints=None if lpf is None else _read(lpf), output=output, seen=seen,
+            chip, seeds=order, jobs=jobs, placer=placer, tools=chosen, constraints=None if lpf is None else _read(lpf),
+            output=output, seen=seen,
         )  # fmt: skip
     if as_json:
         print_json({"folder": str(built.folder), **asdict(built.manifest)})
@@ -304,13 +309,23 @@ def build_command(
         _show(built)
 
 
-def _seeds(chip: Chip, configuration: str, count: int) -> list[int]:
+def _released(chip: Chip) -> Manifest | None:
+    """The manifest of the bitstream that is released, of this or of other sources."""
+    return next((read_manifest(path) for path in released() if path.stem == chip.name), None)
+
+
+def _again(before: Manifest, chip: Chip, tools: Toolset, placer: str) -> bool:
+    """Whether it is made of the same, so that its seed meets timing and others need not run at its side."""
+    return placer == placer_of(before) and before.sources == board_sources(chip, used_tools(chip, tools.versions))
+
+
+def _seeds(configuration: str, count: int, before: Manifest | None) -> list[int]:
     """So many placement seeds; that of a configuration file, or of the released bitstream, comes first: it met once."""
     plain = [*range(1, count + 1)]
     if is_file(configuration):
         first = read_configuration(Path(configuration)).seed
     else:
-        first = next((read_manifest(path).seed for path in released() if path.stem == chip.name), None)
+        first = None if before is None else before.seed
     return plain if first is None else [first, *(seed for seed in plain if seed != first)][:count]
 
 
