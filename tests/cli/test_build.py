@@ -91,7 +91,6 @@ def test_seeds_at_once(nomul: Nomul, asked: dict[str, object], monkeypatch: pyte
         (found, [], 1), (found, ["--jobs", 3], 3), (found, ["--placer", "static"], 5), (other, [], 5),
         (replace(found, command=placed), ["--placer", "static"], 1),
     ):  # fmt: skip
-        sources = found.sources
         monkeypatch.setattr(building, "board_sources", lambda chip, tools: found.sources)
         monkeypatch.setattr(building, "read_manifest", lambda path, manifest=manifest: manifest)
         nomul("build", "ecpix5-85f", "--config", "link", *more)
