@@ -171,6 +171,7 @@ def route_seeds(router: Router, seeds: Sequence[int], jobs: int, seen: Seen) -> 
             try:
                 found = router.route(seed, partial(seen, name), stop)
             except Ended:
+                seen(name, "ended")
                 raise
             except NomulError:
                 copy_files(router.folder_of(seed), router.logs, _ROUTED)
