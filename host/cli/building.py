@@ -194,7 +194,7 @@ def shown_progress(name: str, *, quiet: bool) -> Iterator[Seen]:
 
 
 @contextmanager
-def _ended_by_signals() -> Iterator[None]:
+def ended_by_signals() -> Iterator[None]:
     """SIGTERM, and SIGHUP of a terminal that is closed, end this as Ctrl-C does: with all that it started."""
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -298,7 +298,7 @@ def build_command(
     order = [seed] if seed is not None else _seeds(configuration, seeds, before)
     if jobs is None:
         jobs = 1 if before is not None and _again(before, chip, chosen, placer) else os.cpu_count() or 1
-    with _ended_by_signals(), shown_progress(chip.name, quiet=as_json) as seen:
+    with ended_by_signals(), shown_progress(chip.name, quiet=as_json) as seen:
         built = build(
             chip, seeds=order, jobs=jobs, placer=placer, tools=chosen, constraints=None if lpf is None else _read(lpf),
             output=output, seen=seen,
