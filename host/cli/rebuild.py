@@ -15,7 +15,7 @@ from nomul.hw.build.toolset import YOWASP
 from nomul.model.errors import NomulError
 from nomul.model.manifest import Manifest, read_manifest
 
-from .building import chip_of, shown_progress
+from .building import chip_of, ended_by_signals, placer_of, shown_progress
 from .flashing import out_of_date
 from .released import released
 
@@ -39,9 +39,9 @@ def stale(manifest: Manifest) -> str | None:
 def _again(path: Path, console: Console) -> tuple[Manifest, Path]:
     """Makes one again, below ``build/``."""
     old = read_manifest(path)
-    with shown_progress(path.stem, quiet=False) as seen:
+    with ended_by_signals(), shown_progress(path.stem, quiet=False) as seen:
         built = build(
-            chip_of(old), seeds=[old.seed], tools=YOWASP,
+            chip_of(old), seeds=[old.seed], placer=placer_of(old), tools=YOWASP,
             output=build_folder("rebuilt", path.stem), seen=seen,
         )  # fmt: skip
     return built.manifest, built.folder

@@ -6,9 +6,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
@@ -25,9 +24,12 @@ from nomul.model.files import atomic, os_errors
 from nomul.model.manifest import Manifest
 
 from . import netlist, verilog
+from .capacity import CAPACITY, check_fit
+from .progress import Seen, stage, unseen
+from .routing import PLACERS, SEED_S, Router, copy_files, route_seeds
 from .sources import hash_sources
 from .synth import RECIPES, cell_parts, netlist_folder
-from .timing import Report, read_report
+from .timing import Report
 from .tools import build_folder
 from .toolset import YOWASP, Toolset
 from .units import unit_areas
@@ -36,27 +38,8 @@ from .verilog import convert
 __all__ = ["CAPACITY", "Built", "Chip", "board_sources", "build", "check_fit", "installed", "used_tools"]
 
 _TOP = "board"
-_ROUTED = ("pins.lpf", "report.json", "nextpnr.log")
 _CLOCK_SLACK = 1e-3
-_YOSYS_S, _NEXTPNR_S, _PACK_S = 1800, 4 * 3600, 600
-
-#: Cells of the chips that a design may run out of (Lattice, FPGA-DS-02012, table "selection guide"). nextpnr packs
-#: LUT4s, so how many are needed it says.
-CAPACITY = {
-    "25F": {"DP16KD": 56, "MULT18X18D": 28, "TRELLIS_FF": 24288, "TRELLIS_COMB": 24288},
-    "45F": {"DP16KD": 108, "MULT18X18D": 72, "TRELLIS_FF": 43848, "TRELLIS_COMB": 43848},
-    "85F": {"DP16KD": 208, "MULT18X18D": 156, "TRELLIS_FF": 83640, "TRELLIS_COMB": 83640},
-}
-_WORDS = {"DP16KD": "block RAMs", "MULT18X18D": "multipliers", "TRELLIS_FF": "flip-flops", "TRELLIS_COMB": "LUT4s"}
-#: A kind of cells in nextpnr's log, used and there.
-_UTILISATION = re.compile(r"^Info:\s+(\w+):\s+(\d+)/\s*\d+", re.M)
-
-Seen = Callable[[str, str], None]
-
-
-def _unseen(stage: str, line: str) -> None:
-    """No progress."""
-
+_YOSYS_S, _PACK_S = 1800, 600
 
 @dataclass(frozen=True, kw_only=True)
 class Chip:
@@ -149,28 +132,39 @@ def build(
     chip: Chip,
     *,
     seeds: Sequence[int],
+    jobs: int = 1,
+    placer: str = PLACERS[0],
     tools: Toolset = YOWASP,
     constraints: str | None = None,
     output: Path | None = None,
-    seen: Seen = _unseen,
+    seen: Seen = unseen,
+    seed_limit_s: float = SEED_S,
 ) -> Built:
-    """Builds a bitstream with the first seed that meets timing.
+    """Builds a bitstream with the first seed, in their order, that meets timing.
 
-    What yosys and nextpnr made is kept below ``build/`` and taken from there the next time. Their logs are in the
-    folder of the results also if this fails.
+    It is the same one, and so are the bytes, however many run at once. What yosys and nextpnr made is kept below
+    ``build/`` and taken from there the next time. Their logs are in the folder of the results also if this fails:
+    ``nextpnr.log`` of the seed that is told of, ``seed-N.log`` of those that missed before.
 
     Parameters
     ----------
     chip : Chip
     seeds : sequence of int
-        Of placement, tried in this order.
+        Of placement.
+    jobs : int
+        How many of them at once.
+    placer : str
+        One of :data:`~.routing.PLACERS`.
     tools : Toolset
     constraints : str, optional
         Pins and clocks as LPF, in place of the board's.
     output : Path, optional
         Folder for the results; by default ``build/boards/NAME``.
     seen : callable
-        Called with the stage and each line that a tool prints.
+        Called with the stage and each line that a tool prints, from several threads where several run; with ``None``
+        when the stage is over.
+    seed_limit_s : float
+        Seconds that a seed may take; one that takes longer counts as missed.
 
     Raises
     ------
@@ -181,65 +175,37 @@ def build(
     board = chip.board
     used = used_tools(chip, tools.versions)
     sources = board_sources(chip, used)  # before the minutes in which files may change
-    seen("generating Verilog", "")
-    source = convert(chip.top, _TOP) + chip.top.verilog
-    seen("synthesising", "")
-    folder = netlist_folder(source, _TOP, name=chip.name, limit_s=_YOSYS_S, tools=tools)
-    cells = json.loads((folder / "netlist.json").read_text())["modules"][_TOP]["cells"]
+    with stage(seen, "generating Verilog"):
+        source = convert(chip.top, _TOP) + chip.top.verilog
+    with stage(seen, "synthesising"):
+        folder = netlist_folder(source, _TOP, name=chip.name, limit_s=_YOSYS_S, tools=tools)
+        cells = json.loads((folder / "netlist.json").read_text())["modules"][_TOP]["cells"]
     check_fit(chip.name, board.device, Counter(cell["type"] for cell in cells.values()))
     units = unit_areas(cell_parts(cells), chip.units)
     pins = chip.top.constraints() if constraints is None else _with_clock(constraints, board.input_hz)
     where = build_folder("boards", chip.name) if output is None else output
     with os_errors(where):
         where.mkdir(parents=True, exist_ok=True)
-        _copy(folder, where, {"source.v": "board.v", "yosys.log": "yosys.log"})
-    best: tuple[float, int, Report] | None = None
-    for number, seed in enumerate(seeds):
-        stage = f"placing and routing, seed {seed}" + (f" ({number + 1} of {len(seeds)})" if len(seeds) > 1 else "")
-        routed = _route(chip, folder, pins, seed, tools, partial(seen, stage), where)
-        report = read_report(routed / "report.json", chip.top.related)
-        _check_clock(chip, report)
-        if best is None or report.worst.slack_ns > best[0]:
-            best = report.worst.slack_ns, seed, report
-        if report.met:
-            break
-    assert best is not None
-    slack, seed, report = best
-    if slack < 0:
-        raise NomulError(f"{_unmet(chip, best, len(seeds))}; logs are in {where}")
-    seen("packing", "")
-    bitstream = _pack(board, routed, tools)
-    manifest = _manifest(chip, report, units, bitstream, sources=sources, seed=seed, used=used, kind=tools.kind)
+        for old in where.glob("seed-*.log"):
+            old.unlink()
+        copy_files(folder, where, {"source.v": "board.v", "yosys.log": "yosys.log"})
+    router = Router(
+        name=chip.name, board=board, folder=folder, pins=pins, placer=placer, tools=tools, related=chip.top.related,
+        check=partial(_check_clock, chip), logs=where, limit_s=seed_limit_s,
+    )  # fmt: skip
+    chosen = route_seeds(router, seeds, jobs, seen)
+    assert chosen.report is not None
+    report, seed = chosen.report, chosen.seed
+    with stage(seen, "packing"):
+        bitstream = _pack(board, chosen.folder, tools)
+    command = f"{chip.command} --seed {seed} --placer {placer} --tools {tools.kind}"
+    manifest = _manifest(chip, report, units, bitstream, sources=sources, seed=seed, used=used, command=command)
     with os_errors(where):
-        _copy(routed, where, {"ecppack.log": "ecppack.log"})
+        copy_files(chosen.folder, where, {"ecppack.log": "ecppack.log"})
     with atomic(where / manifest.file) as out:
         out.write(bitstream)
     manifest.write(where / f"{chip.name}.json")
     return Built(folder=where, manifest=manifest, report=report)
-
-
-def check_fit(name: str, device: str, needed: Mapping[str, int]) -> None:
-    """Refuses what needs more cells of a kind than a chip has.
-
-    Raises
-    ------
-    NomulError
-        With how many too many.
-    """
-    for kind, there in CAPACITY[device.rpartition("-")[2]].items():
-        count = needed.get(kind, 0)
-        if count > there:
-            raise NomulError(
-                f"{name}: needs {count:,} {_WORDS[kind]}, an {device} has {there:,}: {count - there:,} too many; "
-                f"take a smaller model or a larger chip"
-            )
-
-
-def _copy(source: Path, to: Path, names: Mapping[str, str]) -> None:
-    """Those files that are there, under other names."""
-    for name, new in names.items():
-        if (source / name).is_file():
-            shutil.copyfile(source / name, to / new)
 
 
 def _with_clock(constraints: str, input_hz: int) -> str:
@@ -259,43 +225,6 @@ def _check_clock(chip: Chip, report: Report) -> None:
         )
 
 
-def _route(
-    chip: Chip, folder: Path, pins: str, seed: int, tools: Toolset, seen: Callable[[str], None], logs: Path
-) -> Path:
-    """The folder with ``report.json`` and ``routed.config`` of one seed; its logs go to another too."""
-    arguments = [*chip.board.nextpnr, "--lpf", "pins.lpf", "--lpf-allow-unconstrained", "--seed", str(seed),
-                 "--timing-allow-fail", "--report", "report.json", "--textcfg", "part.config"]  # fmt: skip
-    version = tools.version("nextpnr-ecp5")
-    key = hashlib.sha256(f"{pins}{arguments}{version}".encode()).hexdigest()[:8]
-    routed = folder / f"routed-{key}-{seed}"
-    try:
-        if not (routed / "routed.config").is_file():
-            routed.mkdir(exist_ok=True)
-            (routed / "pins.lpf").write_text(pins)
-            shutil.copyfile(folder / "netlist.json", routed / "netlist.json")
-            tools.run("nextpnr-ecp5", "--json", "netlist.json", *arguments, folder=routed,
-                      log="nextpnr.log", limit_s=_NEXTPNR_S, seen=seen)  # fmt: skip
-            (routed / "part.config").replace(routed / "routed.config")  # whole or not at all
-    except NomulError as error:
-        log = (routed / "nextpnr.log").read_text()
-        check_fit(chip.name, chip.board.device, {kind: int(count) for kind, count in _UTILISATION.findall(log)})
-        raise NomulError(f"{error}; logs are in {logs}") from None
-    finally:
-        (routed / "netlist.json").unlink(missing_ok=True)
-        _copy(routed, logs, {name: name for name in _ROUTED})
-    return routed
-
-
-def _unmet(chip: Chip, best: tuple[float, int, Report], tried: int) -> str:
-    slack, seed, report = best
-    clock = report.worst
-    where = f"; the longest path goes {clock.path}" if clock.path else ""
-    return (
-        f"{chip.name}: timing is not met: {clock.routed_mhz:.1f} MHz of {clock.wanted_mhz:.1f} MHz wanted, "
-        f"{-slack:.2f} ns too slow, with the best of {tried} seed(s), {seed}{where}; try other seeds"
-    )
-
-
 def _pack(board: Board, routed: Path, tools: Toolset) -> bytes:
     tools.run("ecppack", *board.packing, "--input", "routed.config", "--bit", "part.bit",
               folder=routed, log="ecppack.log", limit_s=_PACK_S)  # fmt: skip
@@ -304,7 +233,7 @@ def _pack(board: Board, routed: Path, tools: Toolset) -> bytes:
 
 def _manifest(
     chip: Chip, report: Report, units: dict[str, dict[str, int]], bitstream: bytes,
-    *, sources: str, seed: int, used: dict[str, str], kind: str,
+    *, sources: str, seed: int, used: dict[str, str], command: str,
 ) -> Manifest:
     board, top = chip.board, chip.top
     core_clock = min(report.clocks, key=lambda clock: abs(clock.wanted_mhz * 1e6 - top.clock_hz))
@@ -343,7 +272,7 @@ def _manifest(
         units=units,
         seed=seed,
         tools=used,
-        command=f"{chip.command} --seed {seed} --tools {kind}",
+        command=command,
     )  # fmt: skip
 
 

@@ -6,17 +6,22 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sysconfig
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 
 from nomul.model.errors import NomulError
 
-__all__ = ["build_folder", "export_environment", "run_tool", "tool", "verilator_environment", "versions"]
+__all__ = [
+    "Ended", "Stop", "TookTooLong", "build_folder", "export_environment", "run_tool", "tool", "verilator_environment",
+    "versions",
+]  # fmt: skip
 
 #: Programs that pip can't bring, and the Debian package that does.
 _DEBIAN = {"g++": "g++", "make": "make", "perl": "perl"}
@@ -83,15 +88,71 @@ def verilator_environment() -> dict[str, str]:
     }
 
 
+class TookTooLong(NomulError):
+    """A tool did not come to an end within its limit."""
+
+
+class Ended(NomulError):
+    """A tool was ended because nobody waits for it any more."""
+
+
+class Stop:
+    """By which another thread ends tools: what runs with it, and what would be started later."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._set = False
+        self.late = ""
+
+    def set(self, late: str = "") -> None:
+        """Ends them; with a reason, as what took too long."""
+        with self._lock:
+            self._set, self.late = True, late
+            for process in self._running:
+                _kill(process)
+
+    def is_set(self) -> bool:
+        """Whether they were ended."""
+        return self._set
+
+    @contextmanager
+    def over(self, process: subprocess.Popen[bytes]) -> Iterator[None]:
+        """While a process runs."""
+        with self._lock:
+            self._running.add(process)
+            if self._set:
+                _kill(process)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running.discard(process)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Ends a process and, where it leads a group of its own, what it started."""
+    if process.poll() is None:
+        with suppress(ProcessLookupError):  # it ended in between
+            if os.getpgid(process.pid) == process.pid:
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                process.kill()
+
+
 def run_tool(
     name: str,
     *arguments: str,
     folder: Path,
     log: str,
-    limit_s: int,
+    limit_s: float,
     seen: Callable[[str], None] | None = None,
+    stop: Stop | None = None,
 ) -> None:
     """Runs a tool in ``folder``, its output to the file ``log`` there.
+
+    It ends with this call, however that ends. With a ``stop`` it leads a group of its own, which ends whole and which
+    Ctrl-C at the terminal does not reach: the caller sets the ``stop`` then.
 
     Parameters
     ----------
@@ -99,46 +160,57 @@ def run_tool(
     *arguments : str
     folder : Path
     log : str
-    limit_s : int
+    limit_s : float
         Seconds that it may take.
     seen : callable, optional
         Called with each line of the output as it comes.
+    stop : Stop, optional
+        Ends it early.
 
     Raises
     ------
+    TookTooLong
+        If it takes longer than ``limit_s`` seconds, or ``stop`` ended it for that.
+    Ended
+        If ``stop`` ended it.
     NomulError
-        If it fails, with its first error; if it takes longer than ``limit_s`` seconds, or is missing.
+        If it fails, with its first error, or is missing.
     """
-    path = folder / log
+    path, group = folder / log, None if stop is None else 0
+    stop = stop or Stop()
+    if stop.is_set():
+        raise Ended(f"{name} was not started")
     late = threading.Event()
     with open(path, "wb") as output:
         process = subprocess.Popen(
             [str(tool(name)), *arguments], cwd=folder, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=group,
         )  # fmt: skip
 
-        def stop() -> None:
+        def too_late() -> None:
             late.set()
-            process.kill()
+            _kill(process)
 
-        timer = threading.Timer(limit_s, stop)
+        timer = threading.Timer(limit_s, too_late)
         timer.start()
         try:
-            assert process.stdout is not None
-            for line in process.stdout:
-                output.write(line)
-                if seen is not None:
-                    seen(line.decode(errors="replace").rstrip())
-            status = process.wait()
+            with stop.over(process):
+                assert process.stdout is not None
+                for line in process.stdout:
+                    output.write(line)
+                    if seen is not None:
+                        seen(line.decode(errors="replace").rstrip())
+                status = process.wait()
         finally:
             timer.cancel()
-            if process.poll() is None:  # interrupted
-                process.kill()
+            _kill(process)  # interrupted
             process.wait()
             if process.stdout is not None:
                 process.stdout.close()
+    if stop.is_set():
+        raise TookTooLong(f"{name} {stop.late}; its output is in {path}") if stop.late else Ended(f"{name} was ended")
     if late.is_set():
-        raise NomulError(f"{name} took longer than {limit_s} s; its output is in {path}")
+        raise TookTooLong(f"{name} took longer than {limit_s:g} s; its output is in {path}")
     if status:
         lines = path.read_text(errors="replace").splitlines()
         found = [line for line in lines if "ERROR" in line] or lines[-1:]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nomul.model.errors import NomulError
 
-from .tools import run_tool, tool, versions
+from .tools import Stop, run_tool, tool, versions
 
 __all__ = ["KINDS", "YOWASP", "Toolset", "toolset"]
 
@@ -51,11 +51,11 @@ class Toolset:
         return {name: self.version(name) for name in _PROGRAMS}
 
     def run(
-        self, name: str, *arguments: str, folder: Path, log: str, limit_s: int,
-        seen: Callable[[str], None] | None = None,
+        self, name: str, *arguments: str, folder: Path, log: str, limit_s: float,
+        seen: Callable[[str], None] | None = None, stop: Stop | None = None,
     ) -> None:  # fmt: skip
         """Runs one in ``folder``; see :func:`~.tools.run_tool`."""
-        run_tool(self.program(name), *arguments, folder=folder, log=log, limit_s=limit_s, seen=seen)
+        run_tool(self.program(name), *arguments, folder=folder, log=log, limit_s=limit_s, seen=seen, stop=stop)
 
 
 YOWASP = Toolset("yowasp")

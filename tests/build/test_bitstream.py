@@ -103,7 +103,7 @@ def test_two_folders_give_the_same_bytes_and_a_manifest_that_says_how(elsewhere)
     assert manifest.part == "LFE5U-25F-6CABGA381"
     assert manifest.sha256 == hashlib.sha256(data).hexdigest()
     assert manifest.clock_hz == 90_000_000
-    assert manifest.command == "nomul build lfe5u-25f --config blinky --seed 3 --tools yowasp"
+    assert manifest.command == "nomul build lfe5u-25f --config blinky --seed 3 --placer heap --tools yowasp"
     assert manifest.timing["worst_slack_ns"] > 0
     assert manifest.timing["fmax_mhz"] > 90
     (clock,) = manifest.timing["clocks"]
@@ -114,9 +114,15 @@ def test_two_folders_give_the_same_bytes_and_a_manifest_that_says_how(elsewhere)
     assert manifest.sources == board_sources(blinky(), manifest.tools)
     assert manifest.sources != board_sources(blinky(), {**manifest.tools, "yosys": "another"})
 
+    # The other placer: another placement, which its command says.
+    placed = build(blinky(), seeds=[3], placer="static").manifest
+    assert placed.sha256 != manifest.sha256
+    assert placed.command == "nomul build lfe5u-25f --config blinky --seed 3 --placer static --tools yowasp"
+    assert placed.timing["worst_slack_ns"] > 0
+
     # Too fast a clock: what is in the way, in words, after every seed.
     with pytest.raises(NomulError) as refused:
-        build(blinky(400_000_000), seeds=[1, 2])
+        build(blinky(400_000_000), seeds=[1, 2], jobs=2)
     text = str(refused.value)
     assert text.startswith("lfe5u-25f-blinky: timing is not met: ")
     assert " MHz of 400.0 MHz wanted, " in text
@@ -140,7 +146,7 @@ class Routed(Toolset):
         super().__init__("yowasp")
         self.__dict__.update(clocks=clocks, log=log, tried=[])
 
-    def run(self, name: str, *arguments: str, folder: Path, log: str, limit_s: int, seen=None) -> None:
+    def run(self, name: str, *arguments: str, folder: Path, log: str, limit_s: float, seen=None, stop=None) -> None:
         if name == "yosys":
             return YOWASP.run(name, *arguments, folder=folder, log=log, limit_s=limit_s, seen=seen)
         (folder / log).write_text(self.log)
