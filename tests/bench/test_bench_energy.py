@@ -206,7 +206,8 @@ def test_a_bench_under_rapl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             assert one["request"] == pytest.approx(WATTS * last, rel=1e-3, abs=off)
             assert one["decode"] == pytest.approx(WATTS * (last - first), rel=1e-3, abs=off)
         for side in ("before", "after"):
-            assert run["energy"]["idle"][side]["value"] == pytest.approx(WATTS, rel=1e-3, abs=off / energy_module.IDLE_S)
+            idle = run["energy"]["idle"][side]["value"]
+            assert idle == pytest.approx(WATTS, rel=1e-3, abs=off / energy_module.IDLE_S)
         above = run["energy"]["decode"]["joules_per_token_above_idle"]
         decode_s = max(last - first for first, last in times)
         most = off * (1 + decode_s / energy_module.IDLE_S)
