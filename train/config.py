@@ -119,6 +119,14 @@ class TrainConfig:
         for name in ("batch", "window", "accumulate", "evaluations"):
             if getattr(self, name) < 1:
                 raise NomulError(f"config: {name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("evaluated", "checkpoint_steps", "seed"):
+            if getattr(self, name) < 0:
+                raise NomulError(f"config: {name} is {getattr(self, name)}; it must be at least 0")
+        for name in ("beta1", "beta2"):
+            if getattr(self, name) >= 1:
+                raise NomulError(f"config: {name} is {getattr(self, name)}; it must be below 1")
+        if self.clip == 0:
+            raise NomulError("config: clip is 0; it must be more, or nothing is learnt")
         for name in _SHARES:
             if getattr(self, name) > 1:
                 raise NomulError(f"config: {name} is {getattr(self, name)}; it lies in 0..1")
@@ -142,9 +150,9 @@ class TrainConfig:
 
     @property
     def identity(self) -> str:
-        """SHA-256 of what decides the weights: a run goes on only from a checkpoint with the same."""
+        """SHA-256 of what decides the weights but for rounding: a run goes on only from a checkpoint with the same."""
         free = {"tokenizer", "evaluations", "evaluated", "checkpoint_seconds", "checkpoint_steps", "tensorboard",
-                "lean", "sharded"}  # fmt: skip
+                "lean", "sharded", "accumulate"}  # fmt: skip
         kept = {name: value for name, value in asdict(self).items() if name not in free}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 

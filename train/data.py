@@ -140,7 +140,7 @@ def load_corpus(folder: Path) -> Corpus:
         parts = {part: np.frombuffer(lzma.decompress((folder / f"{part}.bin.xz").read_bytes()),
                                      dtype=np.uint8) for part in _PARTS}
         corpus = Corpus(python=manifest["python"], **parts)
-    except (OSError, ValueError, KeyError, lzma.LZMAError) as error:
+    except (OSError, ValueError, KeyError, TypeError, lzma.LZMAError) as error:
         raise NomulError(f"{folder}: not an exported corpus ({error}); make it with "
                          f"'python -m nomul.train.data FOLDER'") from error
     if corpus.manifest() != manifest:

@@ -271,17 +271,17 @@ def load_parts(folder: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
     """
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
-        names = list(manifest["parts"])
-        files = {name: sorted(folder.glob(f"{name}-*.bin.xz")) for name in names}
+        digests = {name: part["sha256"] for name, part in manifest["parts"].items()}
+        files = {name: sorted(folder.glob(f"{name}-*.bin.xz")) for name in digests}
         with ThreadPoolExecutor() as pool:
             texts = {name: b"".join(pool.map(lambda path: lzma.decompress(path.read_bytes()), paths))
                      for name, paths in files.items()}
-    except (OSError, ValueError, KeyError, TypeError, lzma.LZMAError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, lzma.LZMAError) as error:
         line = " ".join(str(error).split())
         raise NomulError(f"{folder}: no corpus can be read ({line}); make it with "
                          f"'python -m nomul.train.packages'") from None
     for name, text in texts.items():
-        if hashlib.sha256(text).hexdigest() != manifest["parts"][name]["sha256"]:
+        if hashlib.sha256(text).hexdigest() != digests[name]:
             raise NomulError(f"{folder}: part {name!r} does not match manifest.json; make the corpus again")
     return texts, manifest
 

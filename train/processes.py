@@ -15,9 +15,14 @@ from torch import nn
 
 from nomul.model.errors import NomulError
 
-__all__ = ["Processes", "processes"]
+__all__ = ["Processes", "count_of", "processes"]
 
-_LIMIT = timedelta(minutes=10)  # a process that waits longer for the others gives up
+_LIMIT = timedelta(hours=1)  # a process that waits longer for the others, for the first's judging say, gives up
+
+
+def count_of() -> tuple[int, int]:
+    """Rank and number of processes, as torchrun says them."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 class Processes:
@@ -91,7 +96,7 @@ def processes(device: str) -> Iterator[Processes]:
     NomulError
         If there is no such device, or fewer GPUs than processes.
     """
-    count, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    rank, count = count_of()
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if device == "cuda":
         if not torch.cuda.is_available():
@@ -105,7 +110,9 @@ def processes(device: str) -> Iterator[Processes]:
         return
     if where.type == "cuda":
         torch.cuda.set_device(where)
-    dist.init_process_group("nccl" if where.type == "cuda" else "gloo", timeout=_LIMIT)
+        dist.init_process_group("nccl", timeout=_LIMIT, device_id=where)
+    else:
+        dist.init_process_group("gloo", timeout=_LIMIT)
     try:
         yield Processes(where, rank, count)
     finally:

@@ -35,6 +35,7 @@ from nomul.model.geometry import Geometry
 from nomul.model.tokenizer import BEGIN
 
 from .data import Corpus, load_corpus, standard_library
+from .machine import enough_memory
 from .model import MatMulFreeLM, export_checkpoint, import_checkpoint
 from .scan import use_kernel
 
@@ -283,6 +284,7 @@ def _optimiser(model: MatMulFreeLM, recipe: Recipe, fused: bool) -> torch.optim.
         lr=0.0, betas=(recipe.beta1, recipe.beta2), weight_decay=0.0, fused=fused)
 
 
+@enough_memory("train: out of memory; lower batch or window (--set batch=64)")
 def train(recipe: Recipe, corpus: Corpus, folder: Path, *, device: str = "cuda", fast: bool = True,
           say: Callable[[str], None] = print) -> dict[str, Any]:
     """Trains a model and writes its best checkpoint and the record of the run.
@@ -310,7 +312,7 @@ def train(recipe: Recipe, corpus: Corpus, folder: Path, *, device: str = "cuda",
     Raises
     ------
     NomulError
-        If the device is missing or the loss is no longer finite.
+        If the device is missing, memory runs out, or the loss is no longer finite.
     """
     where = torch.device(device)
     if where.type == "cuda" and not torch.cuda.is_available():

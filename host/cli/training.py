@@ -51,7 +51,9 @@ def train_command(
         output, settings=settings, device=device, corpus=corpus, card=card, config=config, resume=resume,
         bar=not as_json, say=say,
     )
+    if "steps" not in run:  # of several processes, not the first
+        return
     if as_json:
         print_json(run)
-    elif "steps" in run:  # of several processes, the first
+    else:
         click.echo(f"{output}: {run['held_out_bpb']:.4f} held-out bits per byte")
