@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -14,6 +15,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip insta
 import torch.nn.functional as F  # noqa: E402
 
 from nomul.model.geometry import Geometry  # noqa: E402
+from nomul.train import bench_fused  # noqa: E402
 from nomul.train.bench_fused import straight_through  # noqa: E402
 from nomul.train.fused import FusedLM, fused_backend, plain  # noqa: E402
 from nomul.train.fused import model as fused_model  # noqa: E402
@@ -152,6 +154,17 @@ def test_the_backend_says_why_it_is_plain():
     ops, line = fused_backend(torch.device("cpu"))
     assert ops is plain
     assert line == "plain PyTorch (the device is cpu)"
+
+
+@pytest.mark.parametrize(("case", "message"), [
+    ("9B:1", "no size '9B'; there are 370M,"), ("370M", "'370M' must be SIZE:BATCH,BATCH"),
+    ("1.3B:8,x", "'1.3B:8,x' must be"), ("1.3B:0", "must be"),
+])  # fmt: skip
+def test_cases_that_the_benchmark_does_not_know(
+    case: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert bench_fused._main(["-o", str(tmp_path / "out.json"), "--cases", case]) == 1
+    assert message in capsys.readouterr().err
 
 
 def test_without_triton_it_is_plain_on_a_gpu_too(monkeypatch: pytest.MonkeyPatch):
