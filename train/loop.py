@@ -74,7 +74,7 @@ class _Run:
         # float32, takes the weights to judge
         self.judged = MatMulFreeLM(config.geometry).to(device).eval() if run.first else None
         fused = FusedLM(self.own, lean=config.lean, exact=_DTYPES[config.precision])
-        self.model = run.wrap(fused, sharded=config.sharded)
+        self.model = run.wrap(fused, self.own.model.layers, sharded=config.sharded)
         self.optimiser = make_optimiser(self.model, config, device)
         self.windows = Windows(texts.parts, config.window, texts.coder.begin, config.seed, device)
         self.step, self.before, self.start = 0, 0.0, time.monotonic()

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any
@@ -42,14 +42,28 @@ class Processes:
         """Whether this process judges, writes and speaks."""
         return self.rank == 0
 
-    def wrap(self, model: nn.Module, *, sharded: bool) -> nn.Module:
-        """The model with gradients averaged over all processes."""
+    def wrap(self, model: nn.Module, blocks: Iterable[nn.Module], *, sharded: bool) -> nn.Module:
+        """The model with gradients averaged over all processes.
+
+        Parameters
+        ----------
+        model : Module
+        blocks : iterable of Module
+            Parts of it that are computed by their ``by``.
+        sharded : bool
+            Each process holds a share of weights, gradients and moments; the weights of a block are whole only
+            while it is computed. Else each holds a copy.
+        """
         if self.count == 1:
             return model
         if sharded:
             from torch.distributed.device_mesh import init_device_mesh
-            from torch.distributed.fsdp import fully_shard
-            fully_shard(model, mesh=init_device_mesh(self.device.type, (self.count,)))
+            from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+            mesh = init_device_mesh(self.device.type, (self.count,))
+            for block in blocks:
+                fully_shard(block, mesh=mesh)
+                register_fsdp_forward_method(block, "by")
+            fully_shard(model, mesh=mesh)
             return model
         from torch.nn.parallel import DistributedDataParallel
         return DistributedDataParallel(model, device_ids=None if self.device.type == "cpu" else [self.device])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -141,11 +142,15 @@ def test_tensorboard_gets_the_figures(corpus: Path, tmp_path: Path):
 _PROGRAM = """
 import sys
 from pathlib import Path
+from torch.distributed.fsdp import FSDPModule
 from nomul.host.cli.training import train_command
 from nomul.train import loop
 
 def save_and_stop(run, save=loop._Run.save):
     save(run)
+    shares = [p for p in run.model.parameters() if hasattr(p, "to_local")]
+    print("groups", sum(isinstance(m, FSDPModule) for m in run.model.modules()), "share",
+          sum(p.to_local().numel() for p in shares) / max(1, sum(p.numel() for p in shares)), file=sys.stderr)
     sys.exit()
 
 if sys.argv[-1] == "--stop":
@@ -164,20 +169,22 @@ def test_two_processes_make_the_same_model(corpus: Path, tmp_path: Path, sharded
     (tmp_path / "program.py").write_text(_PROGRAM)
     one = run_on_cpu(config, corpus, tmp_path / "one")
 
-    def torchrun(*more: str) -> str:
+    def torchrun(*more: str) -> tuple[str, str]:
         done = subprocess.run(
             [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
              str(tmp_path / "program.py"), "-o", str(tmp_path / "two"), "--config", str(tmp_path / "config.toml"),
              "--corpus", str(corpus), "--device", "cpu", "--json", *more],
             capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
         assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        return done.stdout, done.stderr
 
-    assert torchrun("--stop") == ""
+    out, told = torchrun("--stop")
+    assert out == ""
+    assert [*re.findall(r"groups (\d) share ([\d.]+)", told)] == [("3", "0.5") if sharded else ("0", "0.0")] * 2
     stopped = weights_of(tmp_path / "two")
     shutil.copytree(tmp_path / "two", tmp_path / "alone")
     alone = replace(config, sharded=False, accumulate=1)
-    records = {"two": json.loads(torchrun("--resume")),  # of the first process alone
+    records = {"two": json.loads(torchrun("--resume")[0]),  # of the first process alone
                "alone": run_on_cpu(alone, corpus, tmp_path / "alone", resume=True)}
     ours = weights_of(tmp_path / "one")
     assert max(float((value - stopped[name]).abs().max()) for name, value in ours.items()) > 0.01
