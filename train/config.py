@@ -73,6 +73,11 @@ class TrainConfig:
         Write TensorBoard's event files to ``OUT/tensorboard``.
     seed : int
         Of weights and data order.
+
+    Raises
+    ------
+    NomulError
+        If a value is out of range, or some do not go together; it names them.
     """
 
     hidden: int = 512
@@ -174,7 +179,13 @@ class TrainConfig:
         return made
 
     def with_settings(self, settings: Sequence[str]) -> TrainConfig:
-        """The configuration with ``NAME=VALUE`` settings applied."""
+        """The configuration with ``NAME=VALUE`` settings applied.
+
+        Raises
+        ------
+        NomulError
+            If there is no such setting, or it does not take the value.
+        """
         changes: dict[str, Any] = {}
         for setting in settings:
             name, _, value = setting.partition("=")
@@ -182,7 +193,13 @@ class TrainConfig:
         return self.with_values(changes, "--set")
 
     def with_values(self, values: dict[str, Any], source: str) -> TrainConfig:
-        """The configuration with some values, as a file or a command line has them."""
+        """The configuration with some values, as a file or a command line has them; ``source`` is named in errors.
+
+        Raises
+        ------
+        NomulError
+            If there is no such setting, or it does not take the value.
+        """
         kinds = {field.name: type(getattr(self, field.name)) for field in fields(self)}
         changes = {}
         for name, value in values.items():

@@ -134,7 +134,13 @@ def export_corpus(corpus: Corpus, folder: Path) -> None:
 
 
 def load_corpus(folder: Path) -> Corpus:
-    """Reads what :func:`export_corpus` wrote and checks it against its manifest."""
+    """Reads what :func:`export_corpus` wrote and checks it against its manifest.
+
+    Raises
+    ------
+    NomulError
+        If the folder is empty, unreadable, or not what its manifest says.
+    """
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
         parts = {part: np.frombuffer(lzma.decompress((folder / f"{part}.bin.xz").read_bytes()),

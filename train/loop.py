@@ -294,6 +294,7 @@ def run_config(
             elif run.first:
                 if (folder / FILE).exists():
                     out.line(f"{folder / FILE} is of an earlier run, which --resume goes on with; this one replaces it")
+                (folder / "model.nomul").unlink(missing_ok=True)  # no longer goes with what is beside it
                 (folder / "config.toml").write_text(config_text(replace(config, tokenizer="")))
                 (folder / "manifest.json").write_text(json.dumps(read.manifest, indent=1) + "\n")
             if config.tensorboard and run.first:

@@ -225,6 +225,11 @@ def export_packages(corpus: Corpus, listing: Path, folders: Sequence[Path], fold
     """Writes ``PART-NN.bin.xz`` of the four parts and ``manifest.json``; returns the manifest.
 
     The parts are ``packages``, ``library``, ``tests`` and ``held_out``; the last is the standard library's as it is.
+
+    Raises
+    ------
+    NomulError
+        If the list cannot be read, or a package or its version is not there.
     """
     held_out = _texts(corpus.documents("held_out"))
     packages, left_out, alike = read_packages(listing, folders, held_out)

@@ -85,6 +85,11 @@ class Recipe:
         How often the held-out text is judged.
     seed : int
         Of weights, data order and noise.
+
+    Raises
+    ------
+    NomulError
+        If a value is out of range; it names it.
     """
 
     hidden: int = 180
@@ -219,6 +224,11 @@ def bits_per_byte(model: MatMulFreeLM, text: np.ndarray, *, segment: int = SEGME
         Bytes of a segment.
     window : int
         Bytes of a segment taken at once; has no influence on the result.
+
+    Raises
+    ------
+    NomulError
+        If the text is empty.
     """
     if text.size == 0:
         raise NomulError("bits per byte of an empty text; give at least one byte")

@@ -61,13 +61,15 @@ def _decodes(document: bytes) -> bool:
 
 def _place_tokenizer(path: Path, config: TrainConfig, texts: dict[str, bytes], keep: bool) -> None:
     """Copies the tokenizer that the configuration names, or trains one; or keeps the one that is there."""
+    if keep and path.is_file():
+        return
     if config.tokenizer:
         source = Path(config.tokenizer) / path.name
         try:
             path.write_bytes(source.read_bytes())
         except OSError as error:
             raise NomulError(f"{source}: {error.strerror}; set tokenizer to the folder of a {path.name}") from None
-    elif not (keep and path.is_file()):
+    else:
         train_tokenizer(tokenizer_texts(texts), config.vocab, path)
 
 

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,8 @@ from nomul.host.cli.common import load_any, tokenizer_for  # noqa: E402
 from nomul.host.cli.training import train_command  # noqa: E402
 from nomul.model.program import compile_model  # noqa: E402
 from nomul.sim.evaluate import GoldenEngine, evaluate, segment_parts, text_segments  # noqa: E402
-from nomul.train import reporter  # noqa: E402
+from nomul.train import loop, reporter  # noqa: E402
+from nomul.train.command import main_train  # noqa: E402
 from nomul.train.config import config_text, read_config  # noqa: E402
 from nomul.train.model import import_checkpoint  # noqa: E402
 from nomul.train.reporter import shown  # noqa: E402
@@ -93,7 +95,10 @@ def test_other_settings_that_decide_no_weights_may_change(corpus: Path, tmp_path
 def test_a_new_run_takes_nothing_of_an_older_one(pairs: Path, corpus: Path, tmp_path: Path):
     folder = tmp_path / "run"
     shutil.copytree(pairs, folder)
-    say = Stop()
+    say = Stop(1)
+    with pytest.raises(KeyboardInterrupt):
+        run_on_cpu(replace(TINY, vocab=270, steps=1), corpus, folder, say=say)
+    assert not (folder / "model.nomul").exists()
     run_on_cpu(replace(TINY, vocab=270, steps=1), corpus, folder, say=say)
     assert any("checkpoint.pt is of an earlier run, which --resume goes on with" in line for line in say.lines)
     loaded = load_any(str(folder / "model.nomul"))
@@ -231,6 +236,22 @@ def test_a_bar_where_there_is_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys
     assert "above [the] bar" in out
     assert "25.0 %" in out
     assert "step 8" in out
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_first_process_alone_draws_a_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int):
+    bars: list[bool] = []
+
+    def seen(say: object, *, bar: bool) -> nullcontext[None]:
+        bars.append(bar)
+        return nullcontext()
+
+    monkeypatch.setattr(reporter, "shown", seen)
+    monkeypatch.setattr(loop, "run_config", lambda *arguments, **options: {})
+    monkeypatch.setenv("RANK", str(rank))
+    (tmp_path / "config.toml").write_text(config_text(TINY))
+    main_train(tmp_path, config=tmp_path / "config.toml", device="cpu", bar=True)
+    assert bars == [rank == 0]
 
 
 def test_a_configuration_reads_as_it_is_written(tmp_path: Path):
