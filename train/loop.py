@@ -31,7 +31,7 @@ from .tokens import Windows, judged_bits, judged_bits_integer
 __all__ = ["Reporter", "make_optimiser", "run_config"]
 
 _DTYPES = {"auto": None, "bfloat16": torch.bfloat16, "float32": torch.float32}
-_LOOK = 10  # steps on a GPU between two looks at the loss, which wait for it
+_LOOK = 10  # steps on a GPU between two looks at the loss, or at the first process's clock, which wait for it
 
 
 class Reporter(Protocol):
@@ -83,6 +83,8 @@ class _Run:
         self.saved: tuple[float, int] = (0.0, 0)
         self.board: Any = None
         self.integer: float | None = None
+        self.every = _LOOK if device.type == "cuda" else 1
+        self.clock: float | None = None
         use_kernel(device)  # for judging
 
     @property
@@ -91,10 +93,13 @@ class _Run:
         return self.before + time.monotonic() - self.start
 
     def progress(self) -> float:
-        """Fraction of the run that is done."""
+        """Fraction of the run that is done, the same on every process."""
         c = self.config
-        done = self.step / c.steps if c.steps else self.run.agreed(self.seconds) / c.seconds
-        return min(done, 1.0)
+        if c.steps:
+            return min(self.step / c.steps, 1.0)
+        if self.run.count == 1 or self.clock is None or self.step % self.every == 0:
+            self.clock = self.run.agreed(self.seconds)
+        return min(self.clock / c.seconds, 1.0)
 
     def resume(self) -> None:
         """Goes on from the checkpoint in the folder."""
@@ -224,14 +229,13 @@ class _Run:
 
     def all(self) -> dict[str, Any]:
         """The run to its end."""
-        look = _LOOK if self.run.device.type == "cuda" else 1
         done = self.judgings(self.history[-1]["progress"]) if self.history else 0
         while (progress := self.progress()) < 1:
             if self.judgings(progress) > done:
                 done = self.judgings(progress)
                 self.judge(progress)
             self.advance(progress)
-            if self.step % look == 0:
+            if self.step % self.every == 0:
                 self.look(progress)
                 if self.due():
                     self.save()
