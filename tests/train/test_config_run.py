@@ -22,6 +22,7 @@ from config_runs import TINY, Stop, run_on_cpu, weights_of  # noqa: E402
 
 from nomul.host.cli.common import load_any, tokenizer_for  # noqa: E402
 from nomul.host.cli.training import train_command  # noqa: E402
+from nomul.model.errors import NomulError  # noqa: E402
 from nomul.model.program import compile_model  # noqa: E402
 from nomul.sim.evaluate import GoldenEngine, evaluate, segment_parts, text_segments  # noqa: E402
 from nomul.train import loop, reporter  # noqa: E402
@@ -105,6 +106,22 @@ def test_a_new_run_takes_nothing_of_an_older_one(pairs: Path, corpus: Path, tmp_
     assert loaded.model.geometry.vocab == 270
     coder = tokenizer_for(loaded)  # another would not fit
     assert max(coder.encode("x1 = 2 # é\n" * 9)) < 270
+
+
+def test_a_tokenizer_may_be_named(pairs: Path, corpus: Path, tmp_path: Path):
+    shutil.copytree(pairs, tmp_path / "named")
+    (tmp_path / "config.toml").write_text(config_text(replace(TINY, vocab=300, tokenizer="named")))  # beside the file
+    config = read_config(tmp_path / "config.toml")
+    with pytest.raises(KeyboardInterrupt):
+        run_on_cpu(config, corpus, tmp_path / "run", say=Stop(4))
+    copied = (tmp_path / "run" / "tokenizer.json").read_bytes()
+    assert copied == (pairs / "tokenizer.json").read_bytes()
+    (tmp_path / "named" / "tokenizer.json").unlink()
+    with pytest.raises(NomulError, match=r"named/tokenizer\.json: No such file .*; set tokenizer to the folder of a"):
+        run_on_cpu(config, corpus, tmp_path / "other")
+    assert run_on_cpu(config, corpus, tmp_path / "run", resume=True)["steps"] == 10  # it has its own
+    with pytest.raises(NomulError, match=r"tokenizer\.json: has 290 tokens, the model 280; set vocab"):
+        run_on_cpu(replace(config, vocab=280, tokenizer=str(pairs)), corpus, tmp_path / "other")
 
 
 def test_parts_of_a_step_add_up_to_it(corpus: Path, tmp_path: Path):
