@@ -111,7 +111,9 @@ def _wanted(listing: Path) -> dict[str, str]:
     try:
         lines = [line.partition("#")[0].strip() for line in listing.read_text().splitlines()]
     except OSError as error:
-        raise NomulError(f"{listing}: {error.strerror}") from None
+        raise NomulError(f"{listing}: {error.strerror}; give a file of lines name==version") from None
+    except UnicodeDecodeError:
+        raise NomulError(f"{listing}: is no text; give a file of lines name==version") from None
     wanted = {}
     for line in filter(None, lines):
         name, equals, version = line.partition("==")
@@ -170,7 +172,7 @@ def read_packages(listing: Path, folders: Sequence[Path], held_out: Iterable[byt
     wanted = _wanted(listing)
     found: dict[str, Distribution] = {}
     for each in distributions(path=[str(folder) for folder in folders]):
-        found.setdefault(each.metadata["Name"].lower().replace("_", "-"), each)
+        found.setdefault((each.metadata["Name"] or "").lower().replace("_", "-"), each)
     for name, version in wanted.items():
         if name not in found or found[name].version != version:
             there = found[name].version if name in found else "nothing"
