@@ -134,8 +134,8 @@ def _end(curve: list[float]) -> float:
 
 
 def _tuned(kind: Kind, config: TrainConfig, texts: Texts, device: torch.device, share: float,
-           say: Callable[[str], None]) -> tuple[float, dict[str, float]]:  # fmt: skip
-    """The best learning rate, and what each gave: the mean of the last tenth of a short run."""
+           say: Callable[[str], None]) -> tuple[float, dict[str, float | None]]:  # fmt: skip
+    """The best learning rate, and what each gave: the mean of the last tenth of a short run; None for no number."""
     short = replace(config, steps=max(1, round(config.steps * share)))
     tried: dict[float, float] = {}
 
@@ -150,7 +150,7 @@ def _tuned(kind: Kind, config: TrainConfig, texts: Texts, device: torch.device, 
     if best != kind.lr:  # at an end of the list
         attempt(best * (2 if best > kind.lr else 0.5))
         best = min(tried, key=tried.__getitem__)
-    return best, {f"{lr:g}": round(end, 4) for lr, end in sorted(tried.items())}
+    return best, {f"{lr:g}": round(end, 4) if math.isfinite(end) else None for lr, end in sorted(tried.items())}
 
 
 def compare(

@@ -203,3 +203,21 @@ def test_both_see_the_same_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert [sum(p.numel() for p in groups[k]["params"]) for k in ("lr", "lr_embedding")] == [
             4 * 8 * 8 + 3 * 8 * 12 + 256 * 8, 256 * 8]
     assert all(torch.equal(a, b) for left, right in zip(*seen, strict=True) for a, b in zip(left, right, strict=True))
+
+
+def test_a_loss_that_is_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A learning rate that gives none is not chosen; a full run that does is no figure."""
+    config = quality.TrainConfig(steps=8, batch=4, window=16)
+    texts = quality.Texts(config, _corpus(tmp_path / "corpus"), tmp_path, quality.Processes(torch.device("cpu"), 0, 1))
+
+    def curve(kind: Any, config: quality.TrainConfig, *_: Any) -> Any:
+        bad = config.lr > 5e-3 or config.steps == 8
+        return None, [float("nan") if bad else 3.0 - config.lr] * config.steps, 1.0
+
+    monkeypatch.setattr(quality, "_train", curve)
+    best, tried = quality._tuned(quality.KINDS["matmul-free"], config, texts, torch.device("cpu"), 0.5, print)
+    assert best == 4e-3
+    assert tried["0.008"] is None
+    with pytest.raises(NomulError, match=r"a matmul-free: the loss is no number with lr 0\.004"):
+        quality.compare({"a": (8, 12, 1)}, config, texts, tmp_path, torch.device("cpu"), share=0.5)
+    assert not (tmp_path / "quality.json").exists()
