@@ -13,7 +13,7 @@ import json
 import sys
 import sysconfig
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MethodType
@@ -227,6 +227,19 @@ def compare_gradients(device: torch.device) -> dict[str, Any]:
             "median": {name: sorted(of.values())[len(of) // 2] for name, of in errors.items()}}
 
 
+def _cases(texts: Sequence[str]) -> list[tuple[str, int]]:
+    """Sizes and batches, from ``SIZE:BATCH,BATCH``."""
+    cases = []
+    for text in texts:
+        size, _, batches = text.partition(":")
+        if size not in PUBLISHED:
+            raise NomulError(f"bench_fused: no size {size!r}; there are {', '.join(PUBLISHED)}")
+        if not all(batch.isdecimal() and int(batch) > 0 for batch in batches.split(",")):
+            raise NomulError(f"bench_fused: {text!r} must be SIZE:BATCH,BATCH, such as 1.3B:1,8")
+        cases += [(size, int(batch)) for batch in batches.split(",")]
+    return cases
+
+
 def _line(row: dict[str, Any]) -> str:
     start = f"{row['size']:>5} {row['version']:>9} batch {row['batch']:>2}"
     if "failed" in row:
@@ -249,11 +262,11 @@ def _main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     begin = time.monotonic()
     try:
+        cases = _cases(given.cases)
         device = require_gpu("bench_fused")
-        sizes = {case.partition(":")[0] for case in given.cases} or PUBLISHED.keys() & {"370M", "1.3B"}
-        if unknown := sizes - PUBLISHED.keys():
-            raise NomulError(f"bench_fused: no size {min(unknown)!r}; there are {', '.join(PUBLISHED)}")
+        given.out.parent.mkdir(parents=True, exist_ok=True)
         if given.compile:
+            sizes = {size for size, _ in cases} or {"370M", "1.3B"}
             compile_first(_run_once, [(size,) for size in sizes])
             print(f"compiled in {time.monotonic() - begin:.0f} s", flush=True)
         if not given.cases:
@@ -273,17 +286,15 @@ def _main(arguments: list[str]) -> int:
             made["curves"] = compare_curves(PUBLISHED["370M"], 4, given.steps, device)
             print({k: made["curves"][k] for k in ("fused_to_plain", "seed_to_seed")}, flush=True)
             save()
-        for case in given.cases:
-            size, _, batches = case.partition(":")
-            for batch in map(int, batches.split(",")):
-                for version in given.versions:
-                    if time.monotonic() - begin > given.seconds:
-                        made.setdefault("left_out", []).append(f"{size} {version} batch {batch}")
-                        continue
-                    row = {"size": size, **measure_step(version, PUBLISHED[size], batch, device)}
-                    made["steps"].append(row)
-                    print(_line(row), flush=True)
-                    save()
+        for size, batch in cases:
+            for version in given.versions:
+                if time.monotonic() - begin > given.seconds:
+                    made.setdefault("left_out", []).append(f"{size} {version} batch {batch}")
+                    continue
+                row = {"size": size, **measure_step(version, PUBLISHED[size], batch, device)}
+                made["steps"].append(row)
+                print(_line(row), flush=True)
+                save()
         print("left out:", made.get("left_out", "nothing"), flush=True)
         save()
     except NomulError as error:

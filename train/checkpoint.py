@@ -21,7 +21,9 @@ __all__ = ["FILE", "full_weights", "load_checkpoint", "restore", "save_checkpoin
 
 FILE = "checkpoint.pt"
 _WHOLE = dcp.StateDictOptions(full_state_dict=True, cpu_offload=True)
+_ONE = dcp.StateDictOptions(full_state_dict=True)
 _SHARED = dcp.StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+_KEYS = ("identity", "config", "corpus", "weights", "moments", "progress")
 
 
 def full_weights(model: nn.Module, own: nn.Module, run: Processes, sharded: bool) -> dict[str, Tensor]:
@@ -41,15 +43,17 @@ def full_weights(model: nn.Module, own: nn.Module, run: Processes, sharded: bool
 
 
 def save_checkpoint(
-    folder: Path, model: nn.Module, own: nn.Module, optimiser: torch.optim.Optimizer, config: TrainConfig, corpus: str,
+    folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer, config: TrainConfig, corpus: str,
     progress: dict[str, Any], run: Processes,
 ) -> bool:  # fmt: skip
     """Writes ``checkpoint.pt``; what was there stays until the new file is whole, and if a weight is no number.
 
+    It is the same file whatever the number of processes, with shares or copies.
+
     Parameters
     ----------
-    model, own : Module
-        As it trains, and the :class:`~nomul.train.model.MatMulFreeLM` in it.
+    model : Module
+        As it trains.
     corpus : str
         What identifies the data.
     progress : dict
@@ -60,10 +64,7 @@ def save_checkpoint(
     bool
         Whether it was written.
     """
-    if run.count > 1 and config.sharded:
-        weights, moments = dcp.get_state_dict(model, optimiser, options=_WHOLE)
-    else:
-        weights, moments = own.state_dict(), optimiser.state_dict()
+    weights, moments = dcp.get_state_dict(model, optimiser, options=_WHOLE)
     good = 1.0
     if run.first:
         good = float(all(bool(value.isfinite().all()) for value in weights.values()))
@@ -88,8 +89,8 @@ def load_checkpoint(folder: Path, config: TrainConfig, corpus: str) -> dict[str,
         raise NomulError(f"{path}: no such file; there is nothing to resume, leave --resume out")
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-        identity, theirs = found["identity"], found["config"]
-    except (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        identity, theirs, *_ = (found[key] for key in _KEYS)
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
         line = " ".join(str(error).split())[:120]
         raise NomulError(f"{path}: no checkpoint can be read ({line}); start anew without --resume") from None
     if identity != config.identity:
@@ -112,13 +113,16 @@ def _decides(config: TrainConfig, name: str, value: Any) -> bool:
 
 
 def restore(
-    model: nn.Module, own: nn.Module, optimiser: torch.optim.Optimizer, found: dict[str, Any], config: TrainConfig,
-    run: Processes,
-) -> None:  # fmt: skip
-    """Puts weights and moments of a checkpoint in place."""
-    if run.count > 1 and config.sharded:
-        dcp.set_state_dict(model, optimiser, model_state_dict=found["weights"],
-                           optim_state_dict=found["moments"], options=_SHARED)  # fmt: skip
-    else:
-        own.load_state_dict(found["weights"])
-        optimiser.load_state_dict(found["moments"])
+    model: nn.Module, optimiser: torch.optim.Optimizer, found: dict[str, Any], config: TrainConfig, run: Processes
+) -> None:
+    """Puts weights and moments of a checkpoint in place.
+
+    Parameters
+    ----------
+    model : Module
+        As it trains.
+    found : dict
+        What :func:`load_checkpoint` gave; every process has it.
+    """
+    dcp.set_state_dict(model, optimiser, model_state_dict=found["weights"], optim_state_dict=found["moments"],
+                       options=_SHARED if run.count > 1 and config.sharded else _ONE)  # fmt: skip

@@ -64,9 +64,10 @@ def main_train(out: Path, *, settings: Sequence[str] = (), device: str = "auto",
     if config is not None:
         from .config import read_config
         from .loop import run_config
+        from .processes import count_of
         from .reporter import shown
 
-        with shown(say, bar=bar) as reporter:
+        with shown(say, bar=bar and count_of()[0] == 0) as reporter:
             record = run_config(read_config(config).with_settings(settings), corpus, out,
                                 device="cuda" if device == "auto" else device, resume=resume, say=reporter)
         if card and "steps" in record:
@@ -75,8 +76,11 @@ def main_train(out: Path, *, settings: Sequence[str] = (), device: str = "auto",
         return record
     if resume:
         raise NomulError("train: --resume is for runs from a configuration; give --config")
+    from .processes import count_of
     from .recipe import Recipe, train
 
+    if count_of()[1] > 1:
+        raise NomulError("train: the on-chip model's recipe is for one process; give --config, or leave torchrun out")
     recipe = Recipe().with_settings(list(settings))
     text = load_corpus(corpus) if corpus else standard_library()
     run = train(recipe, text, out, device="cuda" if device == "auto" else device, say=say)

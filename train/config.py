@@ -73,6 +73,11 @@ class TrainConfig:
         Write TensorBoard's event files to ``OUT/tensorboard``.
     seed : int
         Of weights and data order.
+
+    Raises
+    ------
+    NomulError
+        If a value is out of range, or some do not go together; it names them.
     """
 
     hidden: int = 512
@@ -119,6 +124,14 @@ class TrainConfig:
         for name in ("batch", "window", "accumulate", "evaluations"):
             if getattr(self, name) < 1:
                 raise NomulError(f"config: {name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("evaluated", "checkpoint_steps", "seed"):
+            if getattr(self, name) < 0:
+                raise NomulError(f"config: {name} is {getattr(self, name)}; it must be at least 0")
+        for name in ("beta1", "beta2"):
+            if getattr(self, name) >= 1:
+                raise NomulError(f"config: {name} is {getattr(self, name)}; it must be below 1")
+        if self.clip == 0:
+            raise NomulError("config: clip is 0; it must be more, or nothing is learnt")
         for name in _SHARES:
             if getattr(self, name) > 1:
                 raise NomulError(f"config: {name} is {getattr(self, name)}; it lies in 0..1")
@@ -142,9 +155,9 @@ class TrainConfig:
 
     @property
     def identity(self) -> str:
-        """SHA-256 of what decides the weights: a run goes on only from a checkpoint with the same."""
+        """SHA-256 of what decides the weights but for rounding: a run goes on only from a checkpoint with the same."""
         free = {"tokenizer", "evaluations", "evaluated", "checkpoint_seconds", "checkpoint_steps", "tensorboard",
-                "lean", "sharded"}  # fmt: skip
+                "lean", "sharded", "accumulate"}  # fmt: skip
         kept = {name: value for name, value in asdict(self).items() if name not in free}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
@@ -166,7 +179,13 @@ class TrainConfig:
         return made
 
     def with_settings(self, settings: Sequence[str]) -> TrainConfig:
-        """The configuration with ``NAME=VALUE`` settings applied."""
+        """The configuration with ``NAME=VALUE`` settings applied.
+
+        Raises
+        ------
+        NomulError
+            If there is no such setting, or it does not take the value.
+        """
         changes: dict[str, Any] = {}
         for setting in settings:
             name, _, value = setting.partition("=")
@@ -174,7 +193,13 @@ class TrainConfig:
         return self.with_values(changes, "--set")
 
     def with_values(self, values: dict[str, Any], source: str) -> TrainConfig:
-        """The configuration with some values, as a file or a command line has them."""
+        """The configuration with some values, as a file or a command line has them; ``source`` is named in errors.
+
+        Raises
+        ------
+        NomulError
+            If there is no such setting, or it does not take the value.
+        """
         kinds = {field.name: type(getattr(self, field.name)) for field in fields(self)}
         changes = {}
         for name, value in values.items():

@@ -134,13 +134,19 @@ def export_corpus(corpus: Corpus, folder: Path) -> None:
 
 
 def load_corpus(folder: Path) -> Corpus:
-    """Reads what :func:`export_corpus` wrote and checks it against its manifest."""
+    """Reads what :func:`export_corpus` wrote and checks it against its manifest.
+
+    Raises
+    ------
+    NomulError
+        If the folder is empty, unreadable, or not what its manifest says.
+    """
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
         parts = {part: np.frombuffer(lzma.decompress((folder / f"{part}.bin.xz").read_bytes()),
                                      dtype=np.uint8) for part in _PARTS}
         corpus = Corpus(python=manifest["python"], **parts)
-    except (OSError, ValueError, KeyError, lzma.LZMAError) as error:
+    except (OSError, ValueError, KeyError, TypeError, lzma.LZMAError) as error:
         raise NomulError(f"{folder}: not an exported corpus ({error}); make it with "
                          f"'python -m nomul.train.data FOLDER'") from error
     if corpus.manifest() != manifest:

@@ -21,6 +21,7 @@ from .checkpoint import FILE, full_weights, load_checkpoint, restore, save_check
 from .config import TrainConfig, config_text
 from .export import export_model
 from .fused import FusedLM, fused_backend
+from .machine import enough_memory
 from .model import MatMulFreeLM
 from .processes import Processes, processes
 from .scan import use_kernel
@@ -30,7 +31,7 @@ from .tokens import Windows, judged_bits, judged_bits_integer
 __all__ = ["Reporter", "make_optimiser", "run_config"]
 
 _DTYPES = {"auto": None, "bfloat16": torch.bfloat16, "float32": torch.float32}
-_LOOK = 10  # steps on a GPU between two looks at the loss, which wait for it
+_LOOK = 10  # steps on a GPU between two looks at the loss, or at the first process's clock, which wait for it
 
 
 class Reporter(Protocol):
@@ -73,7 +74,7 @@ class _Run:
         # float32, takes the weights to judge
         self.judged = MatMulFreeLM(config.geometry).to(device).eval() if run.first else None
         fused = FusedLM(self.own, lean=config.lean, exact=_DTYPES[config.precision])
-        self.model = run.wrap(fused, sharded=config.sharded)
+        self.model = run.wrap(fused, self.own.model.layers, sharded=config.sharded)
         self.optimiser = make_optimiser(self.model, config, device)
         self.windows = Windows(texts.parts, config.window, texts.coder.begin, config.seed, device)
         self.step, self.before, self.start = 0, 0.0, time.monotonic()
@@ -82,6 +83,8 @@ class _Run:
         self.saved: tuple[float, int] = (0.0, 0)
         self.board: Any = None
         self.integer: float | None = None
+        self.every = _LOOK if device.type == "cuda" else 1
+        self.clock: float | None = None
         use_kernel(device)  # for judging
 
     @property
@@ -90,15 +93,18 @@ class _Run:
         return self.before + time.monotonic() - self.start
 
     def progress(self) -> float:
-        """Fraction of the run that is done."""
+        """Fraction of the run that is done, the same on every process."""
         c = self.config
-        done = self.step / c.steps if c.steps else self.run.agreed(self.seconds) / c.seconds
-        return min(done, 1.0)
+        if c.steps:
+            return min(self.step / c.steps, 1.0)
+        if self.run.count == 1 or self.clock is None or self.step % self.every == 0:
+            self.clock = self.run.agreed(self.seconds)
+        return min(self.clock / c.seconds, 1.0)
 
     def resume(self) -> None:
         """Goes on from the checkpoint in the folder."""
         found = load_checkpoint(self.folder, self.config, self.texts.identity)
-        restore(self.model, self.own, self.optimiser, found, self.config, self.run)
+        restore(self.model, self.optimiser, found, self.config, self.run)
         p = found["progress"]
         self.step, self.before, self.history = p["step"], p["seconds"], p["history"]
         self.windows.drawn = p["drawn"]
@@ -130,13 +136,21 @@ class _Run:
         self.counted += 1
         self.step += 1
 
+    def check(self, loss: float) -> None:
+        """Ends the run if its loss is no number."""
+        if not math.isfinite(loss):
+            raise self.broken(f"the loss is {loss}")
+
+    def broken(self, what: str) -> NomulError:
+        """What ends a run whose numbers are none."""
+        step = self.saved[1]
+        where = f"the last good checkpoint is {self.folder / FILE} (step {step})" if step else "no checkpoint yet"
+        return NomulError(f"train: {what} at step {self.step}; lower lr; {where}")
+
     def look(self, progress: float) -> None:
         """Looks whether the loss is still a number; says how it goes."""
         loss = self.run.mean(self.losses) / max(self.counted, 1) / math.log(2)
-        if not math.isfinite(loss):
-            step = self.saved[1]
-            where = f"the last good checkpoint is {self.folder / FILE} (step {step})" if step else "no checkpoint yet"
-            raise NomulError(f"train: the loss is {loss} at step {self.step}; lower lr; {where}")
+        self.check(loss)
         rate = self.step * self.config.batch * self.config.window / max(self.seconds, 1e-9)
         self.say.step(progress, f"step {self.step}  {loss:.4f} bits/token  {rate / 1e3:,.0f}k tokens/s")
         if self.board is not None:
@@ -148,6 +162,7 @@ class _Run:
         """Held-out bits per byte of the weights as they would ship, which it writes."""
         weights = full_weights(self.model, self.own, self.run, self.config.sharded)
         train = self.run.mean(self.losses) / max(self.counted, 1) / math.log(2)
+        self.check(train)  # before the model in the folder is replaced
         self.losses.zero_()
         self.counted = 0
         if self.judged is None:
@@ -185,20 +200,21 @@ class _Run:
             "seconds": round(self.seconds, 1), "processes": self.run.count,
             "device": torch.cuda.get_device_name() if gpu else f"{platform.machine()} CPU",
             "torch": torch.__version__, "backend": fused_backend(device)[1],
-            "precision": "bfloat16" if gpu and c.precision == "auto" else c.precision,
+            "precision": ("bfloat16" if gpu else "float32") if c.precision == "auto" else c.precision,
             "held_out_bpb": bits, "held_out_bpb_integer": self.integer, "history": self.history,
         }
         (self.folder / "run.json").write_text(json.dumps(written, indent=1) + "\n")
         return written
 
     def save(self) -> None:
-        """Writes the checkpoint."""
+        """Writes the checkpoint; ends the run if a weight is no number."""
         seconds = self.run.agreed(self.seconds)
         progress = {"step": self.step, "seconds": seconds, "history": self.history,
-                    "drawn": dict(self.windows.drawn), "losses": float(self.losses), "counted": self.counted}
-        if save_checkpoint(self.folder, self.model, self.own, self.optimiser, self.config, self.texts.identity,
-                           progress, self.run):  # fmt: skip
-            self.saved = (seconds, self.step)
+                    "drawn": dict(self.windows.drawn), "losses": self.run.mean(self.losses), "counted": self.counted}
+        if not save_checkpoint(self.folder, self.model, self.optimiser, self.config, self.texts.identity, progress,
+                               self.run):  # fmt: skip
+            raise self.broken("a weight is no number")
+        self.saved = (seconds, self.step)
 
     def due(self) -> bool:
         """Whether it is time for a checkpoint."""
@@ -207,16 +223,19 @@ class _Run:
             return self.step - step >= c.checkpoint_steps
         return self.run.agreed(self.seconds) - seconds >= c.checkpoint_seconds
 
+    def judgings(self, progress: float) -> int:
+        """How often held-out text should have been judged by then."""
+        return math.floor(progress * self.config.evaluations + 1e-9)
+
     def all(self) -> dict[str, Any]:
         """The run to its end."""
-        look = _LOOK if self.run.device.type == "cuda" else 1
-        done = len(self.history)
+        done = self.judgings(self.history[-1]["progress"]) if self.history else 0
         while (progress := self.progress()) < 1:
-            if progress >= (done + 1) / self.config.evaluations:
-                done = int(progress * self.config.evaluations)
+            if self.judgings(progress) > done:
+                done = self.judgings(progress)
                 self.judge(progress)
             self.advance(progress)
-            if self.step % look == 0:
+            if self.step % self.every == 0:
                 self.look(progress)
                 if self.due():
                     self.save()
@@ -268,40 +287,33 @@ def run_config(
         if run.first:
             folder.mkdir(parents=True, exist_ok=True)
         run.wait()
-        read = Texts(config, corpus, folder, run)
+        read = Texts(config, corpus, folder, run, keep=resume)
         out.line(f"{fused_backend(run.device)[1]}; {read.line}")
-        try:
+        with enough_memory(f"train: out of memory with batch = {config.batch}, window = {config.window}, accumulate = "
+                           f"{config.accumulate}; raise accumulate, lower batch or window"
+                           f"{'' if config.lean else ', or set lean = true'}"):  # fmt: skip
             made = _Run(config, read, folder, run, out)
             if resume:
                 made.resume()
             elif run.first:
+                if (folder / FILE).exists():
+                    out.line(f"{folder / FILE} is of an earlier run, which --resume goes on with; this one replaces it")
+                (folder / "model.nomul").unlink(missing_ok=True)  # no longer goes with what is beside it
                 (folder / "config.toml").write_text(config_text(replace(config, tokenizer="")))
                 (folder / "manifest.json").write_text(json.dumps(read.manifest, indent=1) + "\n")
             if config.tensorboard and run.first:
-                made.board = _board(folder)
+                made.board = _board(folder, made.step)
             try:
                 return made.all()
             finally:
                 if made.board is not None:
                     made.board.close()
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise _memory(config) from error
-        except RuntimeError as error:
-            if "not enough memory" in str(error):  # PyTorch's allocator on the CPU
-                raise _memory(config) from error
-            raise
 
 
-def _memory(config: TrainConfig) -> NomulError:
-    return NomulError(f"train: out of memory with batch = {config.batch}, window = {config.window}, accumulate = "
-                      f"{config.accumulate}; raise accumulate, lower batch or window"
-                      f"{'' if config.lean else ', or set lean = true'}")
-
-
-def _board(folder: Path) -> Any:
+def _board(folder: Path, step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise NomulError("train: tensorboard is not installed; pip install tensorboard, or set tensorboard = false"
                          ) from None
-    return SummaryWriter(str(folder / "tensorboard"))
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The GPU that figures were taken on, and its two ceilings, measured."""
+"""The GPU that figures were taken on, and its two ceilings, measured; what errors for want of memory look like."""
 
 from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 
 from nomul.model.errors import NomulError
 
-__all__ = ["compile_first", "describe", "median_seconds", "require_gpu"]
+__all__ = ["compile_first", "describe", "enough_memory", "median_seconds", "require_gpu"]
 
 
 def require_gpu(what: str) -> torch.device:
@@ -31,6 +32,30 @@ def require_gpu(what: str) -> torch.device:
     except ImportError as error:
         raise NomulError(f"{what}: Triton is not installed; pip install triton") from error
     return torch.device("cuda")
+
+
+@contextmanager
+def enough_memory(advice: str) -> Iterator[None]:
+    """Makes one line of it if memory runs out: PyTorch's, or what a library of CUDA wants for itself.
+
+    Parameters
+    ----------
+    advice : str
+        What to lower.
+
+    Raises
+    ------
+    NomulError
+        With the advice.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        said = str(error).lower()
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+                text in said for text in ("out of memory", "not enough memory", "alloc_failed")):
+            raise NomulError(advice) from error
+        raise
 
 
 def median_seconds(work: Callable[[], Any], *, repeats: int = 7, warmup: int = 3) -> float:

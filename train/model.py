@@ -11,6 +11,7 @@ sum, which training does not notice.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,10 @@ class _Block(nn.Module):
         mixed, h = self.attn(self.attn_norm(x), h, bound)
         x = x + self.dropout(mixed)
         return x + self.dropout(self.mlp(self.mlp_norm(x))), h
+
+    def by(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """``work(self, *arguments)``, another way to compute the block, which FSDP gathers its weights for."""
+        return work(self, *arguments)
 
 
 class _Backbone(nn.Module):

@@ -111,7 +111,9 @@ def _wanted(listing: Path) -> dict[str, str]:
     try:
         lines = [line.partition("#")[0].strip() for line in listing.read_text().splitlines()]
     except OSError as error:
-        raise NomulError(f"{listing}: {error.strerror}") from None
+        raise NomulError(f"{listing}: {error.strerror}; give a file of lines name==version") from None
+    except UnicodeDecodeError:
+        raise NomulError(f"{listing}: is no text; give a file of lines name==version") from None
     wanted = {}
     for line in filter(None, lines):
         name, equals, version = line.partition("==")
@@ -170,7 +172,7 @@ def read_packages(listing: Path, folders: Sequence[Path], held_out: Iterable[byt
     wanted = _wanted(listing)
     found: dict[str, Distribution] = {}
     for each in distributions(path=[str(folder) for folder in folders]):
-        found.setdefault(each.metadata["Name"].lower().replace("_", "-"), each)
+        found.setdefault((each.metadata["Name"] or "").lower().replace("_", "-"), each)
     for name, version in wanted.items():
         if name not in found or found[name].version != version:
             there = found[name].version if name in found else "nothing"
@@ -225,6 +227,11 @@ def export_packages(corpus: Corpus, listing: Path, folders: Sequence[Path], fold
     """Writes ``PART-NN.bin.xz`` of the four parts and ``manifest.json``; returns the manifest.
 
     The parts are ``packages``, ``library``, ``tests`` and ``held_out``; the last is the standard library's as it is.
+
+    Raises
+    ------
+    NomulError
+        If the list cannot be read, or a package or its version is not there.
     """
     held_out = _texts(corpus.documents("held_out"))
     packages, left_out, alike = read_packages(listing, folders, held_out)
@@ -271,17 +278,17 @@ def load_parts(folder: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
     """
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
-        names = list(manifest["parts"])
-        files = {name: sorted(folder.glob(f"{name}-*.bin.xz")) for name in names}
+        digests = {name: part["sha256"] for name, part in manifest["parts"].items()}
+        files = {name: sorted(folder.glob(f"{name}-*.bin.xz")) for name in digests}
         with ThreadPoolExecutor() as pool:
             texts = {name: b"".join(pool.map(lambda path: lzma.decompress(path.read_bytes()), paths))
                      for name, paths in files.items()}
-    except (OSError, ValueError, KeyError, TypeError, lzma.LZMAError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, lzma.LZMAError) as error:
         line = " ".join(str(error).split())
         raise NomulError(f"{folder}: no corpus can be read ({line}); make it with "
                          f"'python -m nomul.train.packages'") from None
     for name, text in texts.items():
-        if hashlib.sha256(text).hexdigest() != manifest["parts"][name]["sha256"]:
+        if hashlib.sha256(text).hexdigest() != digests[name]:
             raise NomulError(f"{folder}: part {name!r} does not match manifest.json; make the corpus again")
     return texts, manifest
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any
@@ -15,9 +15,14 @@ from torch import nn
 
 from nomul.model.errors import NomulError
 
-__all__ = ["Processes", "processes"]
+__all__ = ["Processes", "count_of", "processes"]
 
-_LIMIT = timedelta(minutes=10)  # a process that waits longer for the others gives up
+_LIMIT = timedelta(hours=1)  # a process that waits longer for the others, for the first's judging say, gives up
+
+
+def count_of() -> tuple[int, int]:
+    """Rank and number of processes, as torchrun says them."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 class Processes:
@@ -37,14 +42,28 @@ class Processes:
         """Whether this process judges, writes and speaks."""
         return self.rank == 0
 
-    def wrap(self, model: nn.Module, *, sharded: bool) -> nn.Module:
-        """The model with gradients averaged over all processes."""
+    def wrap(self, model: nn.Module, blocks: Iterable[nn.Module], *, sharded: bool) -> nn.Module:
+        """The model with gradients averaged over all processes.
+
+        Parameters
+        ----------
+        model : Module
+        blocks : iterable of Module
+            Parts of it that are computed by their ``by``.
+        sharded : bool
+            Each process holds a share of weights, gradients and moments; the weights of a block are whole only
+            while it is computed. Else each holds a copy.
+        """
         if self.count == 1:
             return model
         if sharded:
             from torch.distributed.device_mesh import init_device_mesh
-            from torch.distributed.fsdp import fully_shard
-            fully_shard(model, mesh=init_device_mesh(self.device.type, (self.count,)))
+            from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+            mesh = init_device_mesh(self.device.type, (self.count,))
+            for block in blocks:
+                fully_shard(block, mesh=mesh)
+                register_fsdp_forward_method(block, "by")
+            fully_shard(model, mesh=mesh)
             return model
         from torch.nn.parallel import DistributedDataParallel
         return DistributedDataParallel(model, device_ids=None if self.device.type == "cpu" else [self.device])
@@ -91,7 +110,7 @@ def processes(device: str) -> Iterator[Processes]:
     NomulError
         If there is no such device, or fewer GPUs than processes.
     """
-    count, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    rank, count = count_of()
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if device == "cuda":
         if not torch.cuda.is_available():
@@ -105,7 +124,9 @@ def processes(device: str) -> Iterator[Processes]:
         return
     if where.type == "cuda":
         torch.cuda.set_device(where)
-    dist.init_process_group("nccl" if where.type == "cuda" else "gloo", timeout=_LIMIT)
+        dist.init_process_group("nccl", timeout=_LIMIT, device_id=where)
+    else:
+        dist.init_process_group("gloo", timeout=_LIMIT)
     try:
         yield Processes(where, rank, count)
     finally:

@@ -4,8 +4,12 @@
 ``python -m nomul.train.quality --corpus FOLDER --out FOLDER`` leaves ``quality.json`` and its plots. Both
 kinds are tuned alike: the same number of learning rates, a factor of two apart, each tried for a share of the
 run; where the best lies at an end of the list, the next beyond is tried too. The full run, with the best,
-has the same steps, rows and order of data for both. What is judged is the last checkpoint's loss on the
-held-out text, cut into windows of the training length for both.
+has the same steps, rows and order of data for both. What is judged is the loss at the end of the run on the
+held-out text, cut into windows of the training length, with products in float32, for both.
+
+Of a configuration it takes tokens, ``batch``, ``window``, ``steps``, ``seed``, ``warmup``, ``lr_end``,
+``weight_decay`` (of all matrices but the embeddings, to the end), ``beta1``, ``beta2``, ``clip`` and the shares
+of the parts.
 """
 
 from __future__ import annotations
@@ -33,8 +37,8 @@ from nomul.model.geometry import Geometry
 from .config import TrainConfig, read_config
 from .fused import FusedLM
 from .loop import make_optimiser
-from .machine import describe
-from .model import MatMulFreeLM, export_checkpoint
+from .machine import describe, enough_memory
+from .model import MatMulFreeLM, export_checkpoint, import_checkpoint
 from .processes import Processes
 from .scan import use_kernel
 from .texts import Texts
@@ -79,6 +83,7 @@ KINDS = {
 }
 
 
+@enough_memory("quality: out of memory; lower batch or window (--set batch=32), for all sizes alike")
 def _train(kind: Kind, config: TrainConfig, texts: Texts, device: torch.device, say: Callable[[str], None]
            ) -> tuple[nn.Module, list[float], float]:  # fmt: skip
     """Model, losses in bits per token, and seconds of a run of ``config.steps`` steps."""
@@ -109,12 +114,11 @@ def _train(kind: Kind, config: TrainConfig, texts: Texts, device: torch.device, 
 
 @torch.no_grad()
 def _transformer_bits(model: nn.Module, segments: list[np.ndarray], begin: int, device: torch.device) -> float:
+    """Sum of −log₂ p over the tokens of segments, each from its begin token on, products in float32."""
     total = 0.0
     for segment in segments:
         targets = torch.from_numpy(segment).to(device)[None]
-        inputs = torch.cat([torch.full_like(targets[:, :1], begin), targets[:, :-1]], 1)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            logits = model(inputs)
+        logits = model(torch.cat([torch.full_like(targets[:, :1], begin), targets[:, :-1]], 1))
         total += float(F.cross_entropy(logits.double().flatten(0, 1), targets.flatten(), reduction="sum"))
     return total / math.log(2)
 
@@ -130,8 +134,8 @@ def _end(curve: list[float]) -> float:
 
 
 def _tuned(kind: Kind, config: TrainConfig, texts: Texts, device: torch.device, share: float,
-           say: Callable[[str], None]) -> tuple[float, dict[str, float]]:  # fmt: skip
-    """The best learning rate, and what each gave: the mean of the last tenth of a short run."""
+           say: Callable[[str], None]) -> tuple[float, dict[str, float | None]]:  # fmt: skip
+    """The best learning rate, and what each gave: the mean of the last tenth of a short run; None for no number."""
     short = replace(config, steps=max(1, round(config.steps * share)))
     tried: dict[float, float] = {}
 
@@ -146,7 +150,7 @@ def _tuned(kind: Kind, config: TrainConfig, texts: Texts, device: torch.device, 
     if best != kind.lr:  # at an end of the list
         attempt(best * (2 if best > kind.lr else 0.5))
         best = min(tried, key=tried.__getitem__)
-    return best, {f"{lr:g}": round(end, 4) for lr, end in sorted(tried.items())}
+    return best, {f"{lr:g}": round(end, 4) if math.isfinite(end) else None for lr, end in sorted(tried.items())}
 
 
 def compare(
@@ -170,7 +174,15 @@ def compare(
     Returns
     -------
     dict
-        ``rows``, one a size, and ``trend``: the gap in bits per byte as a line over log₁₀ of the weights.
+        ``rows``, one a size, and ``trend``: the gap in bits per byte as a line over log₁₀ of the weights. Of a
+        row's MatMul-free model, ``held_out_bpb`` is that of its float32 weights, ``held_out_bpb_rounded`` of the
+        same rounded to bfloat16, as its checkpoint has them, and ``held_out_bpb_integer`` of the integers that
+        are made of that checkpoint.
+
+    Raises
+    ------
+    NomulError
+        If ``steps`` is 0, memory runs out, or a full run ends with a loss that is no number.
     """
     if config.steps == 0:
         raise NomulError("quality: steps is 0; both kinds need the same steps, give them")
@@ -188,12 +200,17 @@ def compare(
             say(f"{name} {label}")
             lr, tried = _tuned(kind, own, texts, device, share, say)
             model, curve, seconds = _train(kind, replace(own, lr=lr, lr_embedding=lr, lr_vector=lr), texts, device, say)
+            if not math.isfinite(_end(curve)):
+                raise NomulError(f"quality: {name} {label}: the loss is no number with lr {lr:g}; lower clip or warm "
+                                 f"up longer (--set warmup=0.1), for both kinds alike")
             found: dict[str, Any] = {"lr": lr, "tried": tried, "seconds": round(seconds, 1),
                                      "weights": sum(p.numel() for p in model.parameters() if p.dim() == 2)}
             if isinstance(model, MatMulFreeLM):
                 export_checkpoint(model, folder / name)
                 model.set_exact(torch.float32).eval()
                 found["held_out_bpb"] = judged_bits(model, segments, texts.coder.begin) / size
+                rounded = import_checkpoint(folder / name).to(device)
+                found["held_out_bpb_rounded"] = judged_bits(rounded, segments, texts.coder.begin) / size
                 integers = fold(read_checkpoint(folder / name))
                 found["held_out_bpb_integer"] = judged_bits_integer(
                     integers, segments, texts.coder.begin, device) / size  # fmt: skip
@@ -230,11 +247,17 @@ def join(files: Sequence[Path], folder: Path) -> dict[str, Any]:
     parts = []
     for file in files:
         try:
-            parts.append(json.loads(file.read_text()))
+            read = json.loads(file.read_text())
+            for row in read["rows"]:
+                _ = row["gap"], [row[kind][key] for kind in KINDS for key in ("weights", "held_out_bpb", "curve")]
+            _ = read["machine"].get
         except OSError as error:
             raise NomulError(f"{file}: {error.strerror}; give the quality.json of a comparison") from None
         except ValueError as error:
             raise NomulError(f"{file}: no JSON ({error}); give the quality.json of a comparison") from None
+        except (KeyError, TypeError, AttributeError) as error:
+            raise NomulError(f"{file}: no comparison ({error}); give the quality.json of one") from None
+        parts.append(read)
         for key in ("steps", "tokens", "window", "corpus", "bytes_per_token"):
             if parts[-1].get(key) != parts[0].get(key):
                 raise NomulError(f"{file}: {key} is {parts[-1].get(key)}, in {files[0]} {parts[0].get(key)}; "

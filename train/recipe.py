@@ -35,6 +35,7 @@ from nomul.model.geometry import Geometry
 from nomul.model.tokenizer import BEGIN
 
 from .data import Corpus, load_corpus, standard_library
+from .machine import enough_memory
 from .model import MatMulFreeLM, export_checkpoint, import_checkpoint
 from .scan import use_kernel
 
@@ -84,6 +85,11 @@ class Recipe:
         How often the held-out text is judged.
     seed : int
         Of weights, data order and noise.
+
+    Raises
+    ------
+    NomulError
+        If a value is out of range; it names it.
     """
 
     hidden: int = 180
@@ -218,6 +224,11 @@ def bits_per_byte(model: MatMulFreeLM, text: np.ndarray, *, segment: int = SEGME
         Bytes of a segment.
     window : int
         Bytes of a segment taken at once; has no influence on the result.
+
+    Raises
+    ------
+    NomulError
+        If the text is empty.
     """
     if text.size == 0:
         raise NomulError("bits per byte of an empty text; give at least one byte")
@@ -283,6 +294,7 @@ def _optimiser(model: MatMulFreeLM, recipe: Recipe, fused: bool) -> torch.optim.
         lr=0.0, betas=(recipe.beta1, recipe.beta2), weight_decay=0.0, fused=fused)
 
 
+@enough_memory("train: out of memory; lower batch or window (--set batch=64)")
 def train(recipe: Recipe, corpus: Corpus, folder: Path, *, device: str = "cuda", fast: bool = True,
           say: Callable[[str], None] = print) -> dict[str, Any]:
     """Trains a model and writes its best checkpoint and the record of the run.
@@ -310,7 +322,7 @@ def train(recipe: Recipe, corpus: Corpus, folder: Path, *, device: str = "cuda",
     Raises
     ------
     NomulError
-        If the device is missing or the loss is no longer finite.
+        If the device is missing, memory runs out, or the loss is no longer finite.
     """
     where = torch.device(device)
     if where.type == "cuda" and not torch.cuda.is_available():
@@ -441,7 +453,7 @@ def _main(arguments: list[str]) -> int:
     parser.add_argument("--corpus", type=Path,
                         help="exported corpus; default: this Python's library")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--plain", action="store_true", help="no compilation, no bfloat16")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
     given = parser.parse_args(arguments)

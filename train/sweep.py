@@ -88,7 +88,7 @@ def _main(arguments: list[str]) -> int:
     parser.add_argument("--corpus", type=Path,
                         help="exported corpus; default: this Python's library")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE",
                         help="for all variants")
     given = parser.parse_args(arguments)

@@ -59,15 +59,17 @@ def _decodes(document: bytes) -> bool:
     return True
 
 
-def _place_tokenizer(path: Path, config: TrainConfig, texts: dict[str, bytes]) -> None:
-    """Copies the tokenizer that the configuration names, or trains one, unless it is there."""
+def _place_tokenizer(path: Path, config: TrainConfig, texts: dict[str, bytes], keep: bool) -> None:
+    """Copies the tokenizer that the configuration names, or trains one; or keeps the one that is there."""
+    if keep and path.is_file():
+        return
     if config.tokenizer:
         source = Path(config.tokenizer) / path.name
         try:
             path.write_bytes(source.read_bytes())
         except OSError as error:
             raise NomulError(f"{source}: {error.strerror}; set tokenizer to the folder of a {path.name}") from None
-    elif not path.is_file():
+    else:
         train_tokenizer(tokenizer_texts(texts), config.vocab, path)
 
 
@@ -82,6 +84,8 @@ class Texts:
         See :func:`read_corpus`.
     folder : Path
     run : Processes
+    keep : bool
+        Keep the tokenizer of an earlier run that is in ``folder``, to go on with it.
 
     Attributes
     ----------
@@ -93,16 +97,24 @@ class Texts:
     manifest : dict
     identity : str
         SHA-256 of manifest and tokenizer.
+
+    Raises
+    ------
+    NomulError
+        If corpus or tokenizer cannot be read, or a part is missing or empty.
     """
 
-    def __init__(self, config: TrainConfig, corpus: Path | None, folder: Path, run: Processes):
+    def __init__(
+        self, config: TrainConfig, corpus: Path | None, folder: Path, run: Processes, *, keep: bool = False
+    ):
         texts, self.manifest = read_corpus(corpus)
-        held_out = texts.pop("held_out")
-        if not held_out or not any(texts.values()):
-            raise NomulError(f"{corpus or 'standard library'}: its held-out or its training text is empty")
+        held_out = texts.pop("held_out", b"")
+        if not held_out or not (texts.get("packages") or texts.get("library")):
+            raise NomulError(f"{corpus or 'standard library'}: its part held_out, or both packages and library, are "
+                             f"missing or empty; make the corpus again")
         self.tokenizer = folder / "tokenizer.json" if config.vocab != 256 else None
         if self.tokenizer and run.first:
-            _place_tokenizer(self.tokenizer, config, texts)
+            _place_tokenizer(self.tokenizer, config, texts, keep)
         run.wait()
         self.coder, vocab = coder_of(folder if self.tokenizer else None)
         if vocab > config.vocab:

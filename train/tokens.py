@@ -61,6 +61,11 @@ def train_tokenizer(texts: Iterable[str], vocab: int, path: Path) -> None:
     vocab : int
         Tokens, at least 258: two markers and every byte.
     path : Path
+
+    Raises
+    ------
+    NomulError
+        If ``vocab`` is too small, or the library tokenizers is missing.
     """
     if vocab < 258:
         raise NomulError(f"tokenizer: vocab is {vocab}; it must be at least 258, two markers and 256 bytes")
@@ -77,7 +82,13 @@ def train_tokenizer(texts: Iterable[str], vocab: int, path: Path) -> None:
 
 
 def coder_of(folder: Path | None) -> tuple[Coder, int]:
-    """The tokenizer in a folder's ``tokenizer.json`` and its vocabulary, or bytes where there is no folder."""
+    """The tokenizer in a folder's ``tokenizer.json`` and its vocabulary, or bytes where there is no folder.
+
+    Raises
+    ------
+    NomulError
+        If the file cannot be read, or the library tokenizers is missing.
+    """
     if folder is None:
         return ByteTokenizer(), 256
     inner = _library().Tokenizer
@@ -228,6 +239,11 @@ def judged_bits(model: MatMulFreeLM, segments: Sequence[np.ndarray], begin: int,
         Context of a segment's first token.
     rows, window : int
         Segments, and tokens of each, taken at once; no influence on the result.
+
+    Returns
+    -------
+    float
+        Bits.
     """
     total = 0.0
     for inputs, targets in _batches(segments, begin, rows, model.model.lower_bounds.device):

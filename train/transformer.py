@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nomul.model.errors import NomulError
 from nomul.model.geometry import Geometry
 
 from .model import RMSNorm
@@ -72,11 +73,18 @@ class TransformerLM(nn.Module):
     spread : float
         Standard deviation of the initial weights; those that add to the residual stream have it over
         ``√(2 · layers)``.
+
+    Raises
+    ------
+    NomulError
+        If ``hidden`` is odd.
     """
 
     def __init__(self, geometry: Geometry, *, spread: float = 0.02):
         super().__init__()
         d, m = geometry.hidden, geometry.intermediate
+        if d % 2:
+            raise NomulError(f"transformer: hidden is {d}; it must be even, rotary positions turn pairs")
         self.geometry = geometry
         self.embeddings = nn.Embedding(geometry.vocab, d)
         self.layers = nn.ModuleList(_Block(d, m) for _ in range(geometry.layers))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -14,6 +15,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip insta
 import torch.nn.functional as F  # noqa: E402
 
 from nomul.model.geometry import Geometry  # noqa: E402
+from nomul.train import bench_fused  # noqa: E402
 from nomul.train.bench_fused import straight_through  # noqa: E402
 from nomul.train.fused import FusedLM, fused_backend, plain  # noqa: E402
 from nomul.train.fused import model as fused_model  # noqa: E402
@@ -133,6 +135,10 @@ def test_little_is_kept_between_forward_and_backward():
             if x.data_ptr() not in own:
                 storage = x.untyped_storage()
                 seen[storage.data_ptr()] = storage.nbytes()
+                if fused is not None and x.numel() > 64 and x.is_floating_point():
+                    whole = bool((x == x.round()).all())
+                    # whole numbers are sums, not activations of 8 bits or trits; but for zeros: the state before
+                    assert not whole or not x.any() or (not fused and float(x.abs().max()) > 127)
             return x
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
@@ -152,6 +158,17 @@ def test_the_backend_says_why_it_is_plain():
     ops, line = fused_backend(torch.device("cpu"))
     assert ops is plain
     assert line == "plain PyTorch (the device is cpu)"
+
+
+@pytest.mark.parametrize(("case", "message"), [
+    ("9B:1", "no size '9B'; there are 370M,"), ("370M", "'370M' must be SIZE:BATCH,BATCH"),
+    ("1.3B:8,x", "'1.3B:8,x' must be"), ("1.3B:0", "must be"),
+])  # fmt: skip
+def test_cases_that_the_benchmark_does_not_know(
+    case: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert bench_fused._main(["-o", str(tmp_path / "out.json"), "--cases", case]) == 1
+    assert message in capsys.readouterr().err
 
 
 def test_without_triton_it_is_plain_on_a_gpu_too(monkeypatch: pytest.MonkeyPatch):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from nomul.model.errors import NomulError  # noqa: E402
 from nomul.model.geometry import Geometry  # noqa: E402
 from nomul.train import quality  # noqa: E402
 from nomul.train.data import Corpus, export_corpus  # noqa: E402
-from nomul.train.model import MatMulFreeLM  # noqa: E402
+from nomul.train.model import MatMulFreeLM, import_checkpoint  # noqa: E402
+from nomul.train.tokens import judged_bits  # noqa: E402
 from nomul.train.transformer import TransformerLM  # noqa: E402
 
 SHAPE = Geometry(hidden=24, intermediate=40, layers=2, vocab=31)
@@ -84,10 +86,18 @@ def test_the_program_leaves_figures_and_plots(tmp_path: Path):
     assert status == 0
     made = json.loads((tmp_path / "out" / "quality.json").read_text())
     assert made["tokens"] == 6 * 4 * 16
+    config = quality.TrainConfig(window=16)
+    texts = quality.Texts(config, tmp_path / "corpus", tmp_path, quality.Processes(torch.device("cpu"), 0, 1))
     for row in made["rows"]:
         assert row["matmul-free"]["weights"] - row["transformer"]["weights"] in (8, 16)  # the lower bounds
         assert row["gap"] == row["matmul-free"]["held_out_bpb"] - row["transformer"]["held_out_bpb"]
-        assert row["matmul-free"]["held_out_bpb_integer"] == pytest.approx(row["matmul-free"]["held_out_bpb"], rel=0.02)
+        ours = row["matmul-free"]
+        assert ours["held_out_bpb_integer"] == pytest.approx(ours["held_out_bpb_rounded"], rel=0.01)
+        assert ours["held_out_bpb_rounded"] == pytest.approx(ours["held_out_bpb"], rel=0.02)
+        assert ours["held_out_bpb_rounded"] != ours["held_out_bpb"]
+        written = import_checkpoint(tmp_path / "out" / row["size"])
+        segments, size = quality._windows_of(texts, 16)
+        assert judged_bits(written, segments, 0) / size == pytest.approx(ours["held_out_bpb_rounded"], rel=1e-6)
         for kind in quality.KINDS:
             found = row[kind]
             assert 3 <= len(found["tried"]) <= 4
@@ -140,14 +150,18 @@ def test_runs_that_do_not_compare(
 
 def test_files_that_are_no_comparisons(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "text.json").write_text("no")
-    for name, message in (("text.json", "text.json: no JSON"), ("none.json", "none.json: No such file")):
+    for name, content in (("list.json", []), ("row.json", {"machine": {}, "rows": [{"size": "a"}]})):
+        (tmp_path / name).write_text(json.dumps(content))
+    for name, message in (("text.json", "text.json: no JSON"), ("none.json", "none.json: No such file"),
+                          ("list.json", "list.json: no comparison"), ("row.json", "row.json: no comparison ('gap')")):
         assert quality._main(["--out", str(tmp_path), "--join", str(tmp_path / name)]) == 1
         assert message in capsys.readouterr().err
 
 
 def test_bad_calls_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     for more, message in ((["--sizes", "a:8"], "'a:8' must be NAME:HIDDEN,INTERMEDIATE,LAYERS"),
-                          (["--set", "depth=3"], "no setting 'depth'")):
+                          (["--set", "depth=3"], "no setting 'depth'"),
+                          (["--sizes", "a:9,8,1", "--set", "steps=1", "batch=4", "window=16"], "hidden is 9")):
         given = ["--corpus", str(_corpus(tmp_path / "corpus")), "--out", str(tmp_path), "--device", "cpu", *more]
         assert quality._main(given) == 1
         assert message in capsys.readouterr().err
@@ -156,3 +170,54 @@ def test_bad_calls_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert "no CUDA GPU here" in capsys.readouterr().err
     with pytest.raises(NomulError, match="steps is 0"):
         quality.compare({}, quality.TrainConfig(), None, tmp_path, torch.device("cpu"))
+
+
+def test_a_transformer_is_judged_token_by_token():
+    model = TransformerLM(SHAPE).eval()
+    segments = [np.array([1, 2, 3, 4]), np.array([30])]
+    expected = 0.0
+    for segment in segments:
+        with torch.no_grad():
+            logits = model(torch.tensor([[7, *segment[:-1]]]))[0]
+        expected -= float(logits.log_softmax(-1)[range(len(segment)), segment].sum()) / np.log(2)
+    ours = quality._transformer_bits(model, segments, 7, torch.device("cpu"))
+    assert ours == pytest.approx(expected, rel=1e-5)
+
+
+def test_both_see_the_same_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """And AdamW decays the same kinds of weights of both, at the same rates."""
+    seen: list[Any] = []
+    for label, kind in quality.KINDS.items():
+        rows: list[Any] = []
+
+        def loss_of(model: torch.nn.Module, device: torch.device, rows: list[Any] = rows, kind: Any = kind) -> Any:
+            loss = kind.loss(model, device)
+            return lambda inputs, targets: rows.append((inputs, targets)) or loss(inputs, targets)
+
+        config = quality.TrainConfig(hidden=8, intermediate=12, layers=1, steps=5, batch=4, window=16)
+        texts = quality.Texts(config, _corpus(tmp_path / label), tmp_path, quality.Processes(torch.device("cpu"), 0, 1))
+        quality._train(replace(kind, loss=loss_of), config, texts, torch.device("cpu"), print)
+        seen.append(rows)
+        groups = {g["kind"]: g for g in quality.make_optimiser(kind.make(config.geometry, torch.device("cpu")), config,
+                                                               torch.device("cpu")).param_groups}  # fmt: skip
+        assert [sum(p.numel() for p in groups[k]["params"]) for k in ("lr", "lr_embedding")] == [
+            4 * 8 * 8 + 3 * 8 * 12 + 256 * 8, 256 * 8]
+    assert all(torch.equal(a, b) for left, right in zip(*seen, strict=True) for a, b in zip(left, right, strict=True))
+
+
+def test_a_loss_that_is_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A learning rate that gives none is not chosen; a full run that does is no figure."""
+    config = quality.TrainConfig(steps=8, batch=4, window=16)
+    texts = quality.Texts(config, _corpus(tmp_path / "corpus"), tmp_path, quality.Processes(torch.device("cpu"), 0, 1))
+
+    def curve(kind: Any, config: quality.TrainConfig, *_: Any) -> Any:
+        bad = config.lr > 5e-3 or config.steps == 8
+        return None, [float("nan") if bad else 3.0 - config.lr] * config.steps, 1.0
+
+    monkeypatch.setattr(quality, "_train", curve)
+    best, tried = quality._tuned(quality.KINDS["matmul-free"], config, texts, torch.device("cpu"), 0.5, print)
+    assert best == 4e-3
+    assert tried["0.008"] is None
+    with pytest.raises(NomulError, match=r"a matmul-free: the loss is no number with lr 0\.004"):
+        quality.compare({"a": (8, 12, 1)}, config, texts, tmp_path, torch.device("cpu"), share=0.5)
+    assert not (tmp_path / "quality.json").exists()

@@ -82,6 +82,14 @@ def test_regularisers_run_and_a_clock_ends_the_run(corpus: Corpus, tmp_path: Pat
     assert 0.5 <= record["seconds"] < 60
 
 
+def test_a_loss_that_is_no_number_ends_the_run(corpus: Corpus, tmp_path: Path):
+    recipe = Recipe().with_settings([*TINY, "evaluations=20"])
+    train(replace(recipe, steps=2), corpus, tmp_path, device="cpu", say=lambda line: None)
+    with pytest.raises(NomulError, match=r"the loss is nan at step \d+; lower lr"):
+        train(replace(recipe, lr_vector=1e30), corpus, tmp_path, device="cpu", say=lambda line: None)
+    assert all(bool(p.isfinite().all()) for p in import_checkpoint(tmp_path).parameters())
+
+
 def test_bits_per_byte_is_as_defined(run: Path, corpus: Corpus):
     model, text = import_checkpoint(run / "run"), corpus.held_out[:101]
     nats = 0.0

@@ -119,6 +119,9 @@ def test_lists_that_do_not_do(installed: Path, tmp_path: Path, text: str, messag
         read_packages(tmp_path / "list.txt", [installed], [])
     with pytest.raises(NomulError, match="No such file"):
         read_packages(tmp_path / "no.txt", [installed], [])
+    (tmp_path / "list.txt").write_bytes(b"one\xff==1.5\n")
+    with pytest.raises(NomulError, match=r"list\.txt: is no text"):
+        read_packages(tmp_path / "list.txt", [installed], [])
 
 
 @given(documents=st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), min_size=1))

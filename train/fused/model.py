@@ -28,6 +28,18 @@ def fused_backend(device: torch.device) -> tuple[ModuleType, str]:
     return kernels, "Triton kernels"
 
 
+def _block(
+    layer: nn.Module, ops: ModuleType, exact: torch.dtype, lean: bool, x: Tensor, h: Tensor, bound: Tensor
+) -> tuple[Tensor, Tensor]:
+    """A block's output, ``[N, d]``, and the state after the last token, from the block's input."""
+    attn, mlp = layer.attn, layer.mlp
+    weights = [w for p in (attn.i_proj, attn.f_proj, attn.g_proj, attn.o_proj) for w in (p.norm.weight, p.weight)]
+    x, h = Mixer.apply(ops, exact, lean, x, h, bound, layer.attn_norm.weight, *weights, attn.g_norm.weight)
+    x = Mlp.apply(ops, exact, lean, x, layer.mlp_norm.weight, mlp.gate_proj.norm.weight, mlp.gate_proj.weight,
+                  mlp.down_proj.norm.weight, mlp.down_proj.weight)
+    return x, h
+
+
 class FusedLM(nn.Module):
     """Loss of a model, with the weights of that model and a small memory.
 
@@ -62,13 +74,7 @@ class FusedLM(nn.Module):
         x = F.embedding(tokens, backbone.embeddings.weight).flatten(0, 1)
         states = []
         for layer, h, bound in zip(backbone.layers, state, bounds, strict=True):
-            attn, mlp = layer.attn, layer.mlp
-            projections = (p for p in (attn.i_proj, attn.f_proj, attn.g_proj, attn.o_proj))
-            weights = [w for p in projections for w in (p.norm.weight, p.weight)]
-            x, h = Mixer.apply(ops, exact, self.lean, x, h, bound, layer.attn_norm.weight,
-                               *weights, attn.g_norm.weight)
-            x = Mlp.apply(ops, exact, self.lean, x, layer.mlp_norm.weight, mlp.gate_proj.norm.weight,
-                          mlp.gate_proj.weight, mlp.down_proj.norm.weight, mlp.down_proj.weight)
+            x, h = layer.by(_block, ops, exact, self.lean, x, h, bound)
             states.append(h)
         return x.unflatten(0, tokens.shape), torch.stack(states)
 
