@@ -43,7 +43,7 @@ from .released import released
 _SEEDS = 8
 #: Where static gives the better clock in a third of the time. What else is released was placed with HeAP, and its
 #: command gives its bytes again.
-_PLACERS = {"lanes8": "static"}
+_PLACERS = {"lanes1": "static", "lanes8": "static"}
 _BEAT = 36  # bytes, of the core on the chip
 _STREAMED, _STREAMED_BEAT = "370M", 8
 
@@ -250,7 +250,7 @@ def _show(built: Built) -> None:
               help="Seeds placed and routed at once; default one for each core, and one where the sources are "
                    "those of the released bitstream. The result is the same.")  # fmt: skip
 @click.option("--placer", type=click.Choice(PLACERS),
-              help="nextpnr's placer; default static for lanes8, else heap.")  # fmt: skip
+              help="nextpnr's placer; default static for lanes1 and lanes8, else heap.")  # fmt: skip
 @click.option("--tools", type=click.Choice(KINDS), default=KINDS[0], show_default=True,
               help="yosys and nextpnr from pip, the system's, or the latter where all are there.")  # fmt: skip
 @click.option("--lpf", type=click.Path(exists=True, dir_okay=False, path_type=Path),

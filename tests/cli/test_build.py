@@ -102,10 +102,10 @@ def test_seeds_at_once(nomul: Nomul, asked: dict[str, object], monkeypatch: pyte
 def test_the_placer(nomul: Nomul, asked: dict[str, object]):
     """Of a configuration, or as asked for; a bitstream is made again with its own, those of before with HeAP."""
     placers = []
-    for arguments in (["link"], ["lanes8"], ["lanes8", "--placer", "heap"], ["link", "--placer", "static"]):
+    for arguments in (["link"], ["lanes1"], ["lanes8"], ["lanes8", "--placer", "heap"], ["link", "--placer", "static"]):
         nomul("build", "ecpix5-85f", "--config", *arguments)
         placers.append(asked["placer"])
-    assert placers == ["heap", "static", "heap", "static"]
+    assert placers == ["heap", "static", "static", "heap", "static"]
     manifest = read_manifest(released()[0])
     command = "nomul build ecpix5-85f --config lanes8 --seed 2"
     found = [placer_of(replace(manifest, command=command + more)) for more in (" --placer static --tools yowasp", "")]
