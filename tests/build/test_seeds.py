@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -197,6 +198,15 @@ def test_an_error_of_one_that_is_not_needed(plans: Plans):
     assert plans.logs()["nextpnr.log"] == "Info: seed 1\n"
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Whoever runs tests in the background has interrupts ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_all(plans: Plans):
     def press() -> None:
         end = time.monotonic() + SOON_S
