@@ -261,6 +261,7 @@ class Engine:
             for user, token in self._lanes.job(self._steps):
                 ticket, text = self._users[user]
                 self.tokens += 1
+                self._count()  # before a reader can ask
                 ticket.put((text, token))
         except NomulError as error:
             self._failed(error)
@@ -273,10 +274,13 @@ class Engine:
         done = self._lanes.steps_done - before
         if done:
             self._steps = max(1, int(_JOB_S * done / max(time.monotonic() - begin, 1e-6)))
-        self.steps, self.lane_tokens = self._lanes.steps_done, self._lanes.tokens_done
+        self._count()
         for user in [*self._users.keys() - {*self._lanes.users}]:  # done
             ticket, text = self._users.pop(user)
             ticket.users.pop(text, None)
+
+    def _count(self) -> None:
+        self.steps, self.lane_tokens = self._lanes.steps_done, self._lanes.tokens_done
 
     def _failed(self, error: NomulError) -> None:
         """A job failed: the board is brought back, or its users are given up after some tries."""
