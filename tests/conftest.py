@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all tests share: the one seed, and the command line."""
+"""What all tests share: the one seed, the command line, and interrupts."""
 
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -59,3 +61,11 @@ def nomul(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
         return Outcome(status, out, err)
 
     return call
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """As in a terminal: whoever runs tests in the background has interrupts ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -8,7 +8,6 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -108,14 +107,6 @@ def test_what_fails_says_what_state_the_board_is_in(
     fake.says(write_sram=(said, status), write_flash=(said, status))
     with pytest.raises(NomulError, match=message):
         loader.write(Path("a.bit"), persist=persist)
-
-
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """As in a terminal: whoever runs tests in the background has interrupts ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("interruptible")

@@ -8,7 +8,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -196,14 +195,6 @@ def test_an_error_of_one_that_is_not_needed(plans: Plans):
     found = plans.route({1: "after failed; sleep 0.1; routed 91", 2: ": > $plans/failed; echo ERROR: x; exit 1"}, 2)
     assert found.seed == 1
     assert plans.logs()["nextpnr.log"] == "Info: seed 1\n"
-
-
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """Whoever runs tests in the background has interrupts ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("interruptible")
